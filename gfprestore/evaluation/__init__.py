@@ -1,0 +1,1 @@
+"""Image quality metrics; nothing of the main job imports it."""

@@ -1,0 +1,1 @@
+"""Networks written in plain torch: no files, no device chosen, no printing."""

@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def _real_folder(name: str) -> Path | None:
+    folder = PROJECT.parent / "shared" / name
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """Folder of official weights; skips where there is none."""
+    named = os.environ.get("GFPRESTORE_WEIGHTS")
+    folder = Path(named) if named else _real_folder("weights")
+    if folder is None or not folder.is_dir():
+        pytest.skip("no folder of real weights ($GFPRESTORE_WEIGHTS)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> Path:
+    """Folder of real photos; skips where there is none."""
+    folder = _real_folder("photos")
+    if folder is None:
+        pytest.skip("no folder of real photos")
+    return folder
