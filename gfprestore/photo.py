@@ -84,8 +84,8 @@ class AlignedFace:
     face: DetectedFace
     """The face that was aligned."""
 
-    crop: NDArray[np.uint8]
-    """RGB uint8, (S, S, 3) with S the generator's size, 512 for every released model."""
+    crop: Pixels
+    """RGB, dtype of the photo, (S, S, 3) with S the generator's size, 512 for every released model."""
 
     to_crop: NDArray[np.float64]
     """Similarity transform (2, 3): photo pixel centres (x, y) -> crop pixel centres."""
