@@ -1,4 +1,4 @@
-"""The exit codes and the exceptions that carry them."""
+"""The exit codes, the exceptions that carry them, and how a name stands in their messages."""
 
 from __future__ import annotations
 
@@ -55,3 +55,13 @@ class OutputError(GfprestoreError):
 
 class PhotoError(Exception):
     """A failure of one photo: it becomes that photo's `Failed` outcome and the run goes on."""
+
+
+def printable(name: object) -> str:
+    r"""Text of a name for a message: control characters and undecodable bytes are written as escapes, on one line.
+
+    Example:
+        >>> printable("two\nlines.jpg")
+        'two\\nlines.jpg'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(name))
