@@ -1,0 +1,234 @@
+"""Finds the photos among the inputs and plans where each result goes, before any work is done.
+
+Names are kept as the file system gives them: undecodable bytes travel as surrogates (PEP 383), so newlines, invalid
+UTF-8, trailing dots and names of 255 bytes survive; only messages show them escaped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfprestore.errors import NoPhotosError, OutputError, UsageError, printable
+from gfprestore.walk import FoundPhoto, split_suffix, walk_photos
+
+log = logging.getLogger(__name__)
+
+FORMAT_SUFFIXES = {
+    "jpg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "png": (".png",),
+    "tiff": (".tiff", ".tif"),
+    "webp": (".webp",),
+}
+"""Formats that can be asked for, each with its suffixes; the first is given to sources of another format."""
+
+KEPT_SUFFIXES = frozenset(suffix for family in FORMAT_SUFFIXES.values() for suffix in family) | {".bmp"}
+"""Suffixes that the format `auto` keeps, since such files can be written."""
+
+REPLACED_SUFFIXES = {
+    ".dib": ".bmp",
+    ".gif": ".png",
+    ".heic": ".jpg",
+    ".heif": ".jpg",
+    ".avif": ".jpg",
+    ".jxl": ".png",
+}
+"""What the format `auto` writes for photos that are only read: lossy camera formats become JPEG, others PNG."""
+
+PHOTO_SUFFIXES = KEPT_SUFFIXES | REPLACED_SUFFIXES.keys()
+"""Suffixes, in lower case, by which a file inside a folder counts as a photo."""
+
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to restore: where it is and where the result goes."""
+
+    source: Path
+    """The photo file, as it was named or found."""
+
+    target: Path
+    """The file to write: `output / relative`."""
+
+    relative: Path
+    """Path of the target below the output folder; no two jobs of a run share one."""
+
+
+def plan_jobs(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    format: str = "auto",
+    suffixes: frozenset[str] = frozenset(PHOTO_SUFFIXES),
+) -> list[Job]:
+    """Lists the photos of the inputs in order, each with its target below the output folder. Writes nothing.
+
+    A file is always taken. A folder is walked in sorted order and its sub-folders are kept below the output; in it only
+    `suffixes` count, in any case. A name with `*`, `?` or `[` that no file has is a pattern, `**` standing for any
+    number of folders; the folders after its fixed part are kept. Hidden files and folders are passed over, linked
+    folders are not entered, and a linked file counts only if it leads to a file of the same tree.
+
+    With the format `auto` the target's suffix is decided by the source's name alone: kept where such files can be
+    written, else `REPLACED_SUFFIXES`, and `.png` is added to a name whose suffix says nothing. With another format a
+    suffix of that format is kept and any other photo suffix replaced.
+
+    Args:
+        inputs: Files, folders and patterns in any mix.
+        output: Folder for the results; need not exist.
+        format: `auto` or a key of `FORMAT_SUFFIXES`.
+        suffixes: Lower-case suffixes of the files taken from folders and patterns.
+
+    Raises:
+        UsageError: An input is missing or unreadable, or two sources would share one target.
+        NoPhotosError: The inputs hold no photo.
+        OutputError: The output is not a writable folder, lies inside an input folder, or a target is a source.
+    """
+    _check_inputs(inputs)
+    _check_output(output)
+    jobs: dict[tuple[Path, Path], Job] = {}
+    for given in inputs:
+        for found in _find(given, output, suffixes):
+            relative = found.below.with_name(target_name(found.below.name, format))
+            jobs.setdefault((found.source, relative), Job(found.source, output / relative, relative))
+    planned = list(jobs.values())
+    if not planned:
+        names = _listed([printable(given) for given in inputs])
+        raise NoPhotosError(f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}.")
+    _check_sources_kept(planned)
+    _check_targets_differ(planned, output)
+    return planned
+
+
+def target_name(name: str, format: str) -> str:
+    """File name of the result of a source of this name; see `plan_jobs`.
+
+    Example:
+        >>> [target_name(name, "auto") for name in ("a.JPEG", "a.gif", "a", "scan.0001")]
+        ['a.JPEG', 'a.png', 'a.png', 'scan.0001.png']
+        >>> target_name("a.JPEG", "jpg"), target_name("a.tif", "jpg")
+        ('a.JPEG', 'a.jpg')
+    """
+    stem, suffix = split_suffix(name)
+    lowered = suffix.lower()
+    kept = KEPT_SUFFIXES if format == "auto" else FORMAT_SUFFIXES[format]
+    if lowered in kept:
+        return name
+    if lowered not in PHOTO_SUFFIXES:
+        stem = name
+    if format == "auto":
+        return stem + REPLACED_SUFFIXES.get(lowered, ".png")
+    return stem + FORMAT_SUFFIXES[format][0]
+
+
+def _is_pattern(given: Path) -> bool:
+    return any(c in str(given) for c in "*?[") and not os.path.lexists(given)
+
+
+def _check_inputs(inputs: Sequence[Path]) -> None:
+    missing = [printable(given) for given in inputs if not _is_pattern(given) and not given.exists()]
+    if missing:
+        raise UsageError(f"There is no {_listed(missing)}; check the name of the input.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _listed_suffixes() -> str:
+    return ", ".join(sorted(PHOTO_SUFFIXES))
+
+
+def _find(given: Path, output: Path, suffixes: frozenset[str]) -> Iterator[FoundPhoto]:
+    if _is_pattern(given):
+        yield from _find_pattern(given, output, suffixes)
+    elif given.is_dir():
+        _check_output_outside(given, output)
+        yield from walk_photos(given, suffixes, pattern=(), skipped=None)
+    elif given.is_file():
+        yield FoundPhoto(given, Path(given.name))
+    else:
+        raise UsageError(f"{printable(given)} is neither a file nor a folder; name photo files or folders.")
+
+
+def _find_pattern(given: Path, output: Path, suffixes: frozenset[str]) -> Iterator[FoundPhoto]:
+    parts = given.parts
+    fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
+    root = Path(*parts[:fixed])
+    found = list(walk_photos(root, suffixes, parts[fixed:], skipped=output.resolve())) if root.is_dir() else []
+    if not found:
+        log.warning("%s matches no photo.", printable(given))
+    yield from found
+
+
+def _check_output(output: Path) -> None:
+    existing = next(folder for folder in (output, *output.absolute().parents) if os.path.lexists(folder))
+    if not existing.is_dir():
+        raise OutputError(f"{printable(existing)} is not a folder; name another with --output.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {printable(existing)} cannot be written; name another with --output.")
+
+
+def _check_output_outside(folder: Path, output: Path) -> None:
+    """By inode, so that links, bind mounts and the case of letters do not matter."""
+    inside = folder.stat()
+    real = output.resolve()
+    for ancestor in (real, *real.parents):
+        if ancestor.exists() and os.path.samestat(ancestor.stat(), inside):
+            raise OutputError(
+                f"The output {printable(output)} lies in the input folder {printable(folder)};"
+                " name a folder outside it with --output."
+            )
+
+
+def _check_sources_kept(jobs: Sequence[Job]) -> None:
+    existing = [(job, status) for job in jobs if (status := _status(job.target)) is not None]
+    if not existing:
+        return
+    sources = {(s.st_dev, s.st_ino): job for job in jobs if (s := _status(job.source)) is not None}
+    for job, status in existing:
+        taken = sources.get((status.st_dev, status.st_ino))
+        if taken is not None:
+            raise OutputError(
+                f"The result of {printable(job.source)} would overwrite the source {printable(taken.source)};"
+                " name another folder with --output."
+            )
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _check_targets_differ(jobs: Sequence[Job], output: Path) -> None:
+    folds = _ignores_case(output)
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        text = str(job.relative)
+        key = unicodedata.normalize("NFC", text).casefold() if folds else text
+        other = taken.setdefault(key, job)
+        if other is not job:
+            advice = "restore them in two runs with different --output folders"
+            if other.relative.stem == job.relative.stem and other.source.suffix != job.source.suffix:
+                advice = "use --format auto, or restore them in two runs with different --output folders"
+            raise UsageError(
+                f"{printable(other.source)} and {printable(job.source)} would both be written to"
+                f" {printable(job.target)}; {advice}."
+            )
+
+
+def _ignores_case(output: Path) -> bool:
+    """Whether the file system of the output takes two names that differ in case for one, found without writing."""
+    real = output.resolve()
+    for folder in (real, *real.parents):
+        swapped = folder.with_name(folder.name.swapcase()) if folder.name else folder
+        if swapped != folder and folder.exists():
+            return swapped.exists() and swapped.samefile(folder)
+    return False

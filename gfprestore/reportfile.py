@@ -1,0 +1,215 @@
+r"""The JSON lines that account for every source of a run.
+
+A report file holds one JSON object a line, ASCII only. Schema 1:
+
+- The first line tells about the run: `{"schema": 1, "kind": "run", "photos": N, ...}` and whatever the caller adds.
+- One line per source, written as soon as it is known: `{"kind": "photo", "status": S, "source": path, "target": path,
+  ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `faces`, `seconds` (by stage) and
+  `warnings`; `skipped` adds `reason`; `failed` adds `error`; `unreached`, for photos that the run did not come to, adds
+  nothing. A face is `{"box": [left, top, right, bottom], "score": s, "action": "restored" or "kept", "reason": text,
+  "strength": s}` and further facts, such as angles of identity in degrees.
+- The last line counts: `{"kind": "summary", "restored": n, "without_face": n, "skipped": n, "failed": n,
+  "unreached": n, "faces": n, "seconds": s, "exit_code": n}`. A run without it was killed.
+
+Undecodable bytes in a path are surrogates such as `\udcff`, as Python's `os.fsencode` understands them. A file may hold
+several runs one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from gfprestore.errors import OutputError, UsageError, printable
+from gfprestore.folders import Job
+from gfprestore.report import FaceRecord, Failed, Outcome, Report, Skipped
+
+SCHEMA = 1
+"""Version of the lines; raised when a field changes its meaning or goes."""
+
+
+class ReportFile:
+    """Writes a run's lines as they come; use it as a context manager.
+
+    Every line is flushed, so that a killed run loses at most the line it was writing, and the file is synced to disk
+    at the end.
+
+    Args:
+        name: The file, or `-` for standard output.
+        append: Go on in a file that holds earlier runs instead of starting anew.
+
+    Raises:
+        OutputError: The file cannot be written, or holds something else than a report and would be lost.
+    """
+
+    def __init__(self, name: str | Path, *, append: bool = False) -> None:
+        self._name = str(name)
+        self._seen: set[Job] = set()
+        self._stream: IO[str]
+        if self._name == "-":
+            self._stream = sys.stdout
+            return
+        try:
+            torn = _check_replaceable(Path(name))
+            self._stream = Path(name).open("a" if append else "w", encoding="ascii", newline="\n")  # noqa: SIM115
+            if append and torn:
+                self._stream.write("\n")
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def __enter__(self) -> Self:
+        """Gives the report itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the file; what was written stays."""
+        self.close()
+
+    def start(self, photos: int, run: Mapping[str, object]) -> None:
+        """Writes the first line: how many sources there are and facts about the run, such as version and options."""
+        self._write({"schema": SCHEMA, "kind": "run", "photos": photos, **run})
+
+    def add(self, outcome: Outcome) -> None:
+        """Writes the line of one photo."""
+        self._seen.add(outcome.job)
+        self._write(outcome_line(outcome))
+
+    def finish(self, report: Report, jobs: Iterable[Job] = (), exit_code: int | None = None) -> None:
+        """Writes a line for every job that has none yet, then the summary, and syncs the file to disk.
+
+        Args:
+            report: The count of the run.
+            jobs: All jobs of the run.
+            exit_code: Exit status where the run ended early; else the report's own.
+        """
+        for job in jobs:
+            if job not in self._seen:
+                self._write({"kind": "photo", "status": "unreached", **_paths(job)})
+        self._write(summary_line(report, exit_code))
+        if self._name != "-":
+            try:
+                os.fsync(self._stream.fileno())
+            except OSError as error:
+                raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Closes the file; may be called twice."""
+        if self._name != "-":
+            # Every line was flushed, so what could fail here was told already.
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
+    def _write(self, line: Mapping[str, object]) -> None:
+        try:
+            self._stream.write(json.dumps(line) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> OutputError:
+        reason = error.strerror or type(error).__name__
+        return OutputError(
+            f"The report {printable(self._name)} cannot be written ({reason}); name another file with --report."
+        )
+
+
+def _check_replaceable(path: Path) -> bool:
+    """Refuses a file that is no report, so that a photo named by mistake is not lost; says if its last line is torn."""
+    if not path.exists():
+        return False
+    with path.open("rb") as stream:
+        start = stream.read(10)
+        if not start:
+            return False
+        if start != b'{"schema":':
+            raise OutputError(f"{printable(path)} exists and is not a report; name another file with --report.")
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) != b"\n"
+
+
+def face_line(face: FaceRecord) -> dict[str, object]:
+    """One face as a report line holds it."""
+    return {
+        **face.facts,
+        "box": [round(float(side), 2) for side in face.box],
+        "score": round(float(face.score), 4),
+        "action": face.action,
+        "reason": face.reason,
+        "strength": float(face.strength),
+    }
+
+
+def outcome_line(outcome: Outcome) -> dict[str, object]:
+    """One outcome as its line of the report file."""
+    line: dict[str, object] = {"kind": "photo", "status": type(outcome).__name__.lower(), **_paths(outcome.job)}
+    if isinstance(outcome, Skipped):
+        line["reason"] = outcome.reason
+    elif isinstance(outcome, Failed):
+        line["error"] = outcome.error
+    else:
+        line["size"] = list(outcome.size)
+        line["faces"] = [face_line(face) for face in outcome.faces]
+        line["seconds"] = {stage: round(seconds, 4) for stage, seconds in outcome.seconds.items()}
+        line["warnings"] = list(outcome.warnings)
+    return line
+
+
+def summary_line(report: Report, exit_code: int | None = None) -> dict[str, object]:
+    """The last line of a run; the exit code is the outcomes' own unless the run ended early."""
+    return {
+        "kind": "summary",
+        "restored": report.restored,
+        "without_face": report.without_face,
+        "skipped": report.skipped,
+        "failed": report.failed,
+        "unreached": report.unreached,
+        "faces": report.faces,
+        "seconds": round(report.seconds, 3),
+        "exit_code": int(report.exit_code if exit_code is None else exit_code),
+    }
+
+
+def _paths(job: Job) -> dict[str, object]:
+    return {"source": str(job.source), "target": str(job.target)}
+
+
+def read_statuses(path: Path) -> dict[Path, str]:
+    """The last status of every source in a report file: what a later run must still do, and what it need not.
+
+    A last line torn by a kill is passed over.
+
+    Returns:
+        Source as it was named -> `restored`, `skipped`, `failed` or `unreached`.
+
+    Raises:
+        UsageError: The file is missing or no report of this schema.
+    """
+    statuses: dict[Path, str] = {}
+    try:
+        with path.open(encoding="ascii", errors="replace") as stream:
+            lines = (_parse(line) for line in stream)
+            if next(lines, {}).get("schema") != SCHEMA:
+                raise UsageError(f"{printable(path)} is not a report of schema {SCHEMA}; name one that --report wrote.")
+            for line in lines:
+                if line.get("kind") == "photo" and "source" in line:
+                    statuses[Path(str(line["source"]))] = str(line.get("status"))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"The report {printable(path)} cannot be read ({reason}); check --resume.") from error
+    return statuses
+
+
+def _parse(text: str) -> dict[str, object]:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}

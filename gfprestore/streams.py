@@ -1,0 +1,143 @@
+"""Bounded, ordered streams: work done ahead in threads, and batches gathered across photos.
+
+Both are generators: nothing begins before the first result is asked for, and `close()`, or leaving a loop over them in
+a function that ends, stops their threads and closes the stream that feeds them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+K = TypeVar("K")
+
+
+@contextmanager
+def _closing(items: Iterable[T]) -> Generator[Iterator[T]]:
+    """Iterates over `items` and closes them at the end where they can be closed, as generators can."""
+    iterator = iter(items)
+    try:
+        yield iterator
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def map_ahead(items: Iterable[T], function: Callable[[T], R], *, workers: int, ahead: int) -> Generator[R]:
+    """Yields `function(item)` for each item, in order, computed ahead in threads.
+
+    Memory is bounded by `ahead`: at most that many results are begun or wait here, beside the one that was yielded
+    last. Items are drawn in the caller's thread, no earlier than that bound lets them begin. When drawing an item
+    fails, the results before it are yielded first. When the function fails, its exception comes at its item's turn;
+    items that had not begun never do, and those in work are waited for.
+
+    Args:
+        items: What to work on; may be endless.
+        function: Runs in a worker thread.
+        workers: Number of threads, at least 1.
+        ahead: Greatest number of results begun and not yet asked for, at least 1.
+    """
+    if workers < 1 or ahead < 1:
+        raise ValueError(f"workers ({workers}) and ahead ({ahead}) must be at least 1")
+    pending: deque[Future[R]] = deque()
+    failure: Exception | None = None
+    with _closing(items) as iterator, ThreadPoolExecutor(workers) as pool:
+        try:
+            is_drained = False
+            while True:
+                while not is_drained and len(pending) < ahead:
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        is_drained = True
+                    except Exception as error:  # Raised again below, after the results that come before it.
+                        is_drained, failure = True, error
+                    else:
+                        pending.append(pool.submit(function, item))
+                        del item
+                if not pending:
+                    break
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+    if failure is not None:
+        raise failure
+
+
+class _Group(Generic[K, R]):
+    """One group whose results are still coming in."""
+
+    def __init__(self, key: K, size: int) -> None:
+        self.key = key
+        self.size = size
+        self.results: list[R] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.results) == self.size
+
+
+def map_batched(
+    groups: Iterable[tuple[K, Sequence[T]]],
+    function: Callable[[list[T]], Sequence[R]],
+    *,
+    batch_size: int,
+    max_open: int,
+) -> Generator[tuple[K, list[R]]]:
+    """Yields each group's key with the results of its items, in order, computed in batches that span groups.
+
+    A batch holds exactly `batch_size` items, but for the last one, and for one run early because `max_open` groups are
+    held: one photo with a face, followed by ten thousand without, would be held for ever otherwise.
+
+    Memory is bounded by `max_open`: at most that many groups, with all their items and results, are held here, beside
+    the one that was yielded last. The bound does not depend on the number of groups.
+
+    Args:
+        groups: Pairs of a key, of any kind, and that group's items, none to many.
+        function: Maps a list of items to as many results in the same order; runs in the caller's thread.
+        batch_size: Items in a batch, at least 1.
+        max_open: Greatest number of groups held, at least 1.
+
+    Raises:
+        ValueError: The function returned another number of results than it was given items.
+    """
+    if batch_size < 1 or max_open < 1:
+        raise ValueError(f"batch_size ({batch_size}) and max_open ({max_open}) must be at least 1")
+    held: deque[_Group[K, R]] = deque()
+    waiting: deque[tuple[_Group[K, R], T]] = deque()
+
+    def run_batch() -> None:
+        batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+        results = function([item for _, item in batch])
+        if len(results) != len(batch):
+            raise ValueError(f"a batch of {len(batch)} gave {len(results)} results")
+        for (group, _), result in zip(batch, results, strict=True):
+            group.results.append(result)
+
+    def take_complete() -> Iterator[tuple[K, list[R]]]:
+        while held and held[0].is_complete:
+            group = held.popleft()
+            yield group.key, group.results
+
+    with _closing(groups) as iterator:
+        while drawn := list(islice(iterator, 1)):
+            key, items = drawn.pop()
+            held.append(_Group(key, len(items)))
+            waiting.extend((held[-1], item) for item in items)
+            del key, items
+            while len(waiting) >= batch_size:
+                run_batch()
+            if len(held) >= max_open and waiting and not held[0].is_complete:
+                run_batch()
+            yield from take_complete()
+        while waiting:
+            run_batch()
+        yield from take_complete()

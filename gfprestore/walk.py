@@ -1,0 +1,124 @@
+"""Walks a folder for photos, in order, within its tree, and matches shell patterns on the way."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gfprestore.errors import UsageError, printable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundPhoto:
+    """A photo file and its place below the input that it came from."""
+
+    source: Path
+    """The file."""
+
+    below: Path
+    """Its path below the folder, or below the fixed part of the pattern, that it was found in."""
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """Stem and suffix of a file name, the same in every Python version; a leading or a last dot makes no suffix.
+
+    Example:
+        >>> split_suffix("a.b.JPG"), split_suffix(".jpg"), split_suffix("dots..")
+        (('a.b', '.JPG'), ('.jpg', ''), ('dots..', ''))
+    """
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, dot + suffix) if stem.strip(".") and suffix else (name, "")
+
+
+def walk_photos(
+    root: Path, suffixes: frozenset[str], pattern: tuple[str, ...] = (), skipped: Path | None = None
+) -> Iterator[FoundPhoto]:
+    """Yields the photos below a folder in order of their names, each folder's content at the folder's place.
+
+    Hidden files and folders are passed over, linked folders are not entered, and a link counts only if it leads to a
+    file of the same tree. What is left out for that reason is counted in one logged warning.
+
+    Args:
+        root: The folder.
+        suffixes: Lower-case suffixes of the files that count.
+        pattern: Parts of a shell pattern; only files that it matches, or whose folder it matches, count.
+        skipped: Resolved path of a folder to pass over, such as the output of `**/*.jpg`.
+
+    Raises:
+        UsageError: A folder cannot be read.
+    """
+    real_root = root.resolve()
+    left_out = 0
+    # A stack instead of recursion: a path may hold more folders than Python allows nested calls.
+    stack = [_scan(root, Path(), _expand({0}, pattern))]
+    while stack:
+        step = next(stack[-1], None)
+        if step is None:
+            stack.pop()
+            continue
+        entry, below, states = step
+        matched = _advance(states, entry.name, pattern)
+        if entry.is_dir(follow_symlinks=False):
+            if matched and (skipped is None or entry.name != skipped.name or Path(entry.path).resolve() != skipped):
+                stack.append(_scan(Path(entry.path), below / entry.name, matched))
+        elif len(pattern) in matched and split_suffix(entry.name)[1].lower() in suffixes:
+            if _belongs(entry, real_root):
+                yield FoundPhoto(Path(entry.path), below / entry.name)
+            else:
+                left_out += 1
+    if left_out:
+        log.warning("Left out in %s, since no file of that folder is behind the name: %d.", printable(root), left_out)
+
+
+def _scan(folder: Path, below: Path, states: frozenset[int]) -> Iterator[tuple[os.DirEntry[str], Path, frozenset[int]]]:
+    try:
+        with os.scandir(folder) as entries:
+            visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(
+            f"The folder {printable(folder)} cannot be read ({reason}); grant access or name the others as inputs."
+        ) from error
+    return ((entry, below, states) for entry in visible)
+
+
+def _belongs(entry: os.DirEntry[str], real_root: Path) -> bool:
+    """Whether an entry that is no folder is a file of the tree: a link out of it, a pipe or a device is not.
+
+    A link that leads nowhere inside the tree stays, so that reading it fails and the photo is accounted for.
+    """
+    if not entry.is_symlink():
+        return entry.is_file()
+    try:
+        real = Path(entry.path).resolve()
+    except (OSError, RuntimeError):  # A loop of links; RuntimeError up to Python 3.12.
+        return False
+    return real.is_relative_to(real_root) and (real.is_file() or not real.exists())
+
+
+def _expand(states: Iterable[int], pattern: tuple[str, ...]) -> frozenset[int]:
+    """Adds to the numbers of parts matched so far those reached because `**` also stands for no folder at all."""
+    closed = set(states)
+    for state in sorted(closed):
+        following = state
+        while following < len(pattern) and pattern[following] == "**":
+            following += 1
+            closed.add(following)
+    return frozenset(closed)
+
+
+def _advance(states: frozenset[int], name: str, pattern: tuple[str, ...]) -> frozenset[int]:
+    """Numbers of pattern parts matched after one more name of the path; `len(pattern)`, once reached, stays."""
+    reached = set()
+    for state in states:
+        if state == len(pattern) or pattern[state] == "**":
+            reached.add(state)
+        elif fnmatch.fnmatch(name, pattern[state]):
+            reached.add(state + 1)
+    return _expand(reached, pattern)
