@@ -1,0 +1,265 @@
+"""GFP-GAN: blind face restoration with a generative facial prior (arXiv:2101.04061, section 3, figure 2).
+
+A U-Net removes the degradation and gives a latent code and spatial features; a StyleGAN2 decoder turns the code into a
+face; channel-split spatial feature transforms (CS-SFT) hold its features to the input. State dicts are those of the
+released clean weights v1.2 to v1.4, key for key; `gfprestore.nn.checkpoint` reads them and the paper's v1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution, ToRgb, UpBlock
+
+CODE_EPSILON = 1e-8
+"""Added under the root where a random code is normalised, as in StyleGAN2's own code."""
+
+
+class Sft(Enum):
+    """Which channels of the decoder's features the spatial feature transform reaches (section 3.4, table 4)."""
+
+    HALF = "half"
+    """CS-SFT: one half keeps the prior's features, the other is modulated."""
+
+    FULL = "full"
+    """Plain SFT on all channels."""
+
+    NONE = "none"
+    """The decoder sees the input only through its latent codes."""
+
+
+@dataclass(frozen=True)
+class GfpganShape:
+    """Everything that fixes the network's tensors."""
+
+    decoder_widths: tuple[int, ...]
+    """Channels of the StyleGAN2 decoder at 4, 8, ... pixels; the last is the output's size."""
+
+    unet_widths: tuple[int, ...]
+    """Channels of the U-Net at the same sizes."""
+
+    latent_size: int = 512
+    """Values in one latent code."""
+
+    mlp_layers: int = 8
+    """Layers of the prior's own mapping network, which restoration does not run."""
+
+    sft: Sft = Sft.HALF
+    """Which channels are modulated by the input."""
+
+    many_codes: bool = True
+    """A latent code for every layer of the decoder (W+); False gives all layers the same one."""
+
+    resampling: Resampling = Resampling.BILINEAR
+    """The clean architecture's or the paper's."""
+
+    @property
+    def out_size(self) -> int:
+        """Side of the image in pixels."""
+        return int(4 * 2 ** (len(self.decoder_widths) - 1))
+
+    @property
+    def code_count(self) -> int:
+        """Latent codes that the decoder takes: two per size."""
+        return 2 * len(self.decoder_widths)
+
+    @property
+    def narrow(self) -> float:
+        """Width in terms of the released networks', which have 512 channels at 4 pixels."""
+        return self.decoder_widths[0] / 512
+
+    @property
+    def channel_multiplier(self) -> float:
+        """Width from 64 pixels up in terms of the paper's network; 1 where there is no such size."""
+        if len(self.decoder_widths) < 5:
+            return 1.0
+        return self.decoder_widths[4] / (256 * self.narrow)
+
+
+def released_widths(out_size: int, channel_multiplier: float = 2, narrow: float = 1) -> tuple[int, ...]:
+    """Channels at 4, 8, ... `out_size` pixels in the official code's terms; the U-Net has those of half the `narrow`.
+
+    >>> released_widths(512)
+    (512, 512, 512, 512, 512, 256, 128, 64)
+    """
+    sizes = [2**power for power in range(2, int(math.log2(out_size)) + 1)]
+    return tuple(int((512 if size <= 32 else 16384 / size * channel_multiplier) * narrow) for size in sizes)
+
+
+class StyleGan2Decoder(nn.Module):
+    """StyleGAN2's synthesis network with a place for modulations of its features."""
+
+    def __init__(self, shape: GfpganShape) -> None:
+        super().__init__()
+        widths, latent, resampling = shape.decoder_widths, shape.latent_size, shape.resampling
+        mlp: list[nn.Module] = [nn.Identity()]  # the released keys count a parameterless normalisation as layer 0
+        for _ in range(shape.mlp_layers):
+            mlp += [nn.Linear(latent, latent), nn.LeakyReLU(LEAK)]
+        self.style_mlp = nn.Sequential(*mlp)
+        self.constant_input = ConstantInput(widths[0])
+        self.style_conv1 = StyledConvolution(widths[0], widths[0], latent)
+        self.to_rgb1 = ToRgb(widths[0], latent)
+        self.style_convs = nn.ModuleList()
+        self.to_rgbs = nn.ModuleList()
+        self.noises = nn.Module()
+        self.noises.register_buffer("noise0", torch.randn(1, 1, 4, 4))
+        for level in range(1, len(widths)):
+            self.style_convs.append(StyledConvolution(widths[level - 1], widths[level], latent, resampling))
+            self.style_convs.append(StyledConvolution(widths[level], widths[level], latent))
+            self.to_rgbs.append(ToRgb(widths[level], latent, resampling))
+            for index in (2 * level - 1, 2 * level):
+                self.noises.register_buffer(f"noise{index}", torch.randn(1, 1, 4 * 2**level, 4 * 2**level))
+
+    def map_noise(self, z: Tensor) -> Tensor:
+        """The prior's own mapping: random [N L] -> latent codes w [N L]. Only pretraining the prior needs it."""
+        code: Tensor = self.style_mlp(z * torch.rsqrt(z.square().mean(1, keepdim=True) + CODE_EPSILON))
+        return code
+
+    def stored_noise(self) -> list[Tensor]:
+        """The noise maps that came with the weights, [1 1 S S], one for every styled convolution."""
+        return [self.noises.get_buffer(f"noise{index}") for index in range(len(self.style_convs) + 1)]
+
+    def forward(
+        self,
+        codes: Tensor,
+        modulations: Sequence[tuple[Tensor, Tensor]] = (),
+        noise: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Synthesise images.
+
+        Args:
+            codes: Latent codes [N K L], K two per size.
+            modulations: Scale and shift (alpha, beta) [N C S S] for the features at 8, 16, ... pixels, with all their
+                channels or the second half of them; empty leaves the features alone.
+            noise: Maps [1 1 S S] or [N 1 S S], one for every styled convolution; None takes the stored ones.
+
+        Returns:
+            Images [N 3 S S] around [-1, 1].
+        """
+        noise = self.stored_noise() if noise is None else noise
+        features = self.constant_input.weight.expand(codes.shape[0], -1, -1, -1)  # [N C 4 4]
+        features = self.style_conv1(features, codes[:, 0], noise[0])
+        image: Tensor = self.to_rgb1(features, codes[:, 1])
+        for level, to_rgb in enumerate(self.to_rgbs):
+            first = 2 * level + 1
+            features = self.style_convs[2 * level](features, codes[:, first], noise[first])
+            if modulations:
+                features = transform_features(features, *modulations[level])
+            features = self.style_convs[2 * level + 1](features, codes[:, first + 1], noise[first + 1])
+            image = to_rgb(features, codes[:, first + 2], image)
+        return image
+
+
+class ConstantInput(nn.Module):
+    """The learned 4x4 features that every synthesis starts from."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+
+def transform_features(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Spatial feature transform of the last channels, as many as `scale` has (section 3.4, equation 3).
+
+    `F_out = Concat[ F^0, alpha * F^1 + beta ]`; with as many channels in alpha as in F there is no F^0.
+    """
+    kept = features.shape[1] - scale.shape[1]
+    modulated = features[:, kept:] * scale + shift
+    return torch.cat([features[:, :kept], modulated], dim=1) if kept else modulated
+
+
+class Gfpgan(nn.Module):
+    """Degradation removal, latent code mapping, facial prior and CS-SFT in one network."""
+
+    def __init__(self, shape: GfpganShape) -> None:
+        super().__init__()
+        self.shape = shape
+        widths = shape.unet_widths
+        levels = range(1, len(widths))
+        # Degradation removal: down from the image to 4 pixels, and up again.
+        self.conv_body_first = nn.Conv2d(3, widths[-1], 1)
+        self.conv_body_down = nn.ModuleList(
+            DownBlock(widths[level], widths[level - 1], shape.resampling) for level in reversed(levels)
+        )
+        self.final_conv = nn.Conv2d(widths[0], widths[0], 3, padding=1)
+        self.conv_body_up = nn.ModuleList(
+            UpBlock(widths[level - 1], widths[level], shape.resampling) for level in levels
+        )
+        # Pyramid restoration loss: an image from every size on the way up.
+        self.toRGB = nn.ModuleList(nn.Conv2d(widths[level], 3, 1) for level in levels)
+        # Latent code mapping.
+        codes = shape.code_count if shape.many_codes else 1
+        self.final_linear = nn.Linear(widths[0] * 4 * 4, codes * shape.latent_size)
+        # Generative facial prior.
+        self.stylegan_decoder = StyleGan2Decoder(shape)
+        # CS-SFT.
+        modulated = [] if shape.sft is Sft.NONE else [(widths[level], _modulated(shape, level)) for level in levels]
+        self.condition_scale = nn.ModuleList(_condition(*channels) for channels in modulated)
+        self.condition_shift = nn.ModuleList(_condition(*channels) for channels in modulated)
+
+    def forward(
+        self, x: Tensor, *, return_pyramid: bool = False, noise: Sequence[Tensor] | None = None
+    ) -> Tensor | tuple[Tensor, list[Tensor], Tensor]:
+        """Restore faces.
+
+        Args:
+            x: Aligned faces, RGB [N 3 S S] in [-1, 1], S the `out_size`.
+            return_pyramid: Also give what the pyramid loss needs.
+            noise: Noise maps for the decoder; None takes the stored ones, so that a face always gives the same result.
+
+        Returns:
+            Restored faces [N 3 S S] around [-1, 1]; with `return_pyramid` a triple of them, the U-Net's images
+            [N 3 s s] at 8, 16, ... S pixels, and the latent codes [N K L].
+        """
+        bottleneck, spatial = self.remove_degradation(x)
+        codes = self.map_latent(bottleneck)
+        image: Tensor = self.stylegan_decoder(codes, self.modulations(spatial), noise)
+        if not return_pyramid:
+            return image
+        return image, [to_rgb(features) for to_rgb, features in zip(self.toRGB, spatial, strict=True)], codes
+
+    def remove_degradation(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Section 3.2: faces [N 3 S S] -> F_latent [N C 4 4] and F_spatial, [N C s s] at 8, 16, ... S pixels."""
+        features = F.leaky_relu(self.conv_body_first(x), LEAK)
+        skips = []
+        for down in self.conv_body_down:
+            features = down(features)
+            skips.append(features)
+        bottleneck = features = F.leaky_relu(self.final_conv(features), LEAK)
+        spatial = []
+        for up, skip in zip(self.conv_body_up, reversed(skips), strict=True):
+            features = up(features + skip)
+            spatial.append(features)
+        return bottleneck, spatial
+
+    def map_latent(self, bottleneck: Tensor) -> Tensor:
+        """Section 3.3: F_latent [N C 4 4] -> latent codes W [N K L], one for every layer of the decoder."""
+        codes: Tensor = self.final_linear(bottleneck.flatten(1)).unflatten(1, (-1, self.shape.latent_size))  # [N K L]
+        return codes if self.shape.many_codes else codes.expand(-1, self.shape.code_count, -1)
+
+    def modulations(self, spatial: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Section 3.4, equation 2: F_spatial -> (alpha, beta) at every size; empty where the network has no SFT."""
+        pairs = zip(self.condition_scale, self.condition_shift, spatial, strict=False)
+        return [(scale(features), shift(features)) for scale, shift, features in pairs]
+
+
+def _modulated(shape: GfpganShape, level: int) -> int:
+    """Channels that the feature transform reaches at one size."""
+    width = shape.decoder_widths[level]
+    return width - width // 2 if shape.sft is Sft.HALF else width
+
+
+def _condition(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Two convolutions from the U-Net's features to a scale or a shift."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_in, 3, padding=1),
+        nn.LeakyReLU(LEAK),
+        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+    )

@@ -1,0 +1,101 @@
+"""Restore aligned faces: uint8 crops in, uint8 crops out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gfprestore.engine import Engine, build_engine
+from gfprestore.nn.checkpoint import load_gfpgan
+from gfprestore.nn.gfpgan import Gfpgan
+
+HALF_RANGE = 127.5
+"""Pixels 0 to 255 are -1 to 1 for the network: `pixel / 127.5 - 1`."""
+
+
+class PixelGfpgan(nn.Module):
+    """GFP-GAN on pixels: uint8 RGB [N S S 3] -> uint8 RGB [N S S 3], rounded to the nearest."""
+
+    def __init__(self, network: Gfpgan) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Scale to [-1, 1], restore, scale back."""
+        image = pixels.permute(0, 3, 1, 2).float() / HALF_RANGE - 1  # [N 3 S S]
+        restored: Tensor = self.network(image).float()
+        return ((restored + 1) * HALF_RANGE).round().clamp(0, 255).byte().permute(0, 2, 3, 1)  # [N S S 3]
+
+
+class FaceRestorer:
+    """A face restoration network on an engine."""
+
+    size: int
+    """Side of the crops in pixels."""
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        self.size = size
+        self._engine = engine
+
+    @property
+    def device(self) -> str:
+        """Where the network runs."""
+        return self._engine.device
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: `fp32` or `bf16`."""
+        return self._engine.precision
+
+    def restore(self, crops: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        """Restore one batch of faces; safe to call from several threads.
+
+        Args:
+            crops: RGB uint8, each (S, S, 3) with S the restorer's `size`, in the face template's frame.
+
+        Returns:
+            As many restored crops, RGB uint8 (S, S, 3), in the same order. The same crop always gives the same result.
+
+        Raises:
+            DeviceError: The device's memory does not hold even one face.
+            ValueError: A crop has another shape or dtype.
+        """
+        if not crops:
+            return []
+        for crop in crops:
+            if crop.shape != (self.size, self.size, 3) or crop.dtype != np.uint8:
+                raise ValueError(f"A crop is RGB uint8 of {self.size}x{self.size}, not {crop.dtype} {crop.shape}.")
+        (restored,) = self._engine.run(np.stack(crops))
+        return list(restored)
+
+
+def build_restorer(
+    state: Mapping[str, Any], *, device: str, precision: str, cache_folder: Path | None = None
+) -> FaceRestorer:
+    """Build the restorer that weights belong to.
+
+    Args:
+        state: State dict of any GFP-GAN; see `load_gfpgan`.
+        device: A concrete device, from `resolve_device`.
+        precision: `fp32` or `bf16`, from `resolve_precision`.
+        cache_folder: Where compiled models are kept between runs; None keeps nothing.
+
+    Raises:
+        WeightsError: The state dict is not that of a GFP-GAN.
+    """
+    network = load_gfpgan(state)
+    size = network.shape.out_size
+    engine = build_engine(
+        PixelGfpgan(network),
+        (None, size, size, 3),
+        input_dtype="uint8",
+        device=device,
+        precision=precision,
+        cache_folder=cache_folder,
+    )
+    return FaceRestorer(engine, size)
