@@ -98,7 +98,7 @@ def _resample_box(photo: Pixels, to_photo: Transform, box: Box) -> Pixels:
     high = np.ceil(corners[1]).astype(int) + 3
     window = photo[low[1] : high[1], low[0] : high[0]]
     to_window = compose(_shift(-low[0], -low[1]), compose(to_photo, _shift(left, top)))
-    return cast(Pixels, _warp(window, to_window, (right - left, bottom - top), cv2.INTER_CUBIC, cv2.BORDER_REPLICATE))
+    return cast(Pixels, _warp(window, to_window, (right - left, bottom - top), cv2.INTER_CUBIC))
 
 
 def _shift(x: float, y: float) -> Transform:
@@ -121,7 +121,7 @@ def _warp_mask(mask: NDArray[np.float32], canvas_to_crop: Transform, box: Box) -
 def _warp_to_box(
     crop: NDArray[np.float32], canvas_to_crop: Transform, box: Box, interpolation: int
 ) -> NDArray[np.float32]:
-    """Warps something in the crop's frame to a box of the canvas; zero beyond the crop.
+    """Warps something in the crop's frame to a box of the canvas; beyond the crop its border pixels go on.
 
     Where the canvas is coarser than the crop, the crop is averaged down to the canvas's sampling first.
     """
@@ -133,15 +133,13 @@ def _warp_to_box(
         shrunk = max(1, round(size / crop_pixels_per_pixel))
         crop = cast(NDArray[np.float32], cv2.resize(crop, (shrunk, shrunk), interpolation=cv2.INTER_AREA))
         box_to_crop = compose(scaling((size, size), (shrunk, shrunk)), box_to_crop)
-    warped = _warp(crop, box_to_crop, (right - left, bottom - top), interpolation, cv2.BORDER_CONSTANT)
+    warped = _warp(crop, box_to_crop, (right - left, bottom - top), interpolation)
     return cast(NDArray[np.float32], warped)
 
 
-def _warp(
-    source: NDArray[Any], target_to_source: Transform, size: tuple[int, int], interpolation: int, border: int
-) -> NDArray[Any]:
+def _warp(source: NDArray[Any], target_to_source: Transform, size: tuple[int, int], interpolation: int) -> NDArray[Any]:
     flags = interpolation | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(source, target_to_source, size, flags=flags, borderMode=border)
+    return cv2.warpAffine(source, target_to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _blend(window: Pixels, target: Pixels, mask: NDArray[np.float32]) -> None:

@@ -1,0 +1,110 @@
+"""`gfprestore`: restores the faces in folders of scanned photos.
+
+Only click is imported before the arguments are known: `--help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gfprestore import __version__
+from gfprestore.cli_options import OPTIONS
+from gfprestore.command import run_command
+from gfprestore.errors import ExitCode, UsageError, printable
+from gfprestore.options import RestoreOptions
+from gfprestore.sections import SectionCommand
+
+if TYPE_CHECKING:
+    from gfprestore.folders import Job
+
+EPILOG = """\b
+Examples:
+  gfprestore album/ -o restored/
+  gfprestore scans/*.jpg portraits/ -o restored/ --upscale 1 --report run.jsonl
+  gfprestore album/ -o restored/ --dry-run
+
+\b
+Exit status: 0 done, 2 wrong usage, 3 some photos failed, 4 no photos found, 5 weights,
+6 device, 7 output, 130 interrupted, 143 terminated.
+"""
+
+
+def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(
+    cls=SectionCommand,
+    name="gfprestore",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUTS...")
+@_with_options
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main(
+    inputs: tuple[Path, ...],
+    output: Path,
+    report: str | None,
+    resume: Path | None,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
+    **chosen: Any,
+) -> int:
+    """Restore the faces in photos, and write the whole photos to a folder.
+
+    INPUTS are photos, folders of photos (walked with their sub-folders) and patterns such as 'scans/**/*.jpg', in any
+    mix. The originals are only ever read.
+    """
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other; give one of them.")
+    _set_up_logging(quiet, verbose)
+    options = RestoreOptions(**chosen)
+    from gfprestore.folders import plan_jobs
+
+    jobs = plan_jobs(inputs, output, format=options.format)
+    if dry_run:
+        return _list_jobs(jobs, options)
+    from gfprestore.run import run_jobs
+
+    shows_progress = not quiet and sys.stderr.isatty()
+    return run_jobs(jobs, options, report_name=report, resume=resume, say=_talk(quiet), shows_progress=shows_progress)
+
+
+def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
+    for job in jobs:
+        note = "" if options.overwrite or not job.target.exists() else "  (exists: would be skipped)"
+        click.echo(f"{printable(job.source)} -> {printable(job.target)}{note}")
+    return ExitCode.OK
+
+
+def _talk(quiet: bool) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if not quiet:
+            click.echo(line, err=True)
+
+    return say
+
+
+def _set_up_logging(quiet: bool, verbose: bool) -> None:
+    logger = logging.getLogger("gfprestore")
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("gfprestore: %(message)s"))
+    # In place of what an earlier call in the same process put here.
+    logger.handlers = [handler]
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    run_command(main)

@@ -1,0 +1,122 @@
+"""One run of the command: the stream of outcomes meets the progress bar, the report and the summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from gfprestore import __version__
+from gfprestore.command import Terminated
+from gfprestore.errors import ExitCode, GfprestoreError, printable
+from gfprestore.folders import Job
+from gfprestore.models import Models, load_models
+from gfprestore.options import RestoreOptions
+from gfprestore.pipeline import restore_photos
+from gfprestore.progress import RunProgress
+from gfprestore.report import Failed, Outcome, Report, Restored
+from gfprestore.reportfile import ReportFile, read_statuses
+
+Say = Callable[[str], None]
+
+FINISHED = frozenset({"restored"})
+"""Statuses of an earlier report that a resumed run need not do again."""
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    options: RestoreOptions,
+    *,
+    report_name: str | None,
+    resume: Path | None,
+    say: Say,
+    shows_progress: bool,
+) -> ExitCode:
+    """Restores all jobs, telling the user what happens, and returns the exit status.
+
+    The report is complete whatever ends the run: photos that were not reached have their line too.
+
+    Args:
+        jobs: From `plan_jobs`.
+        options: What to do.
+        report_name: File for the JSON lines, `-` for standard output, None for none.
+        resume: Report of an earlier run whose finished photos are left out.
+        say: Takes one line for the user.
+        shows_progress: Whether to draw a progress bar on stderr.
+
+    Raises:
+        GfprestoreError: The run ended early; its summary has been said.
+    """
+    if resume is not None:
+        jobs = _unfinished(jobs, resume, say)
+    report = Report(planned=len(jobs))
+    with ExitStack() as stack:
+        lines = None
+        if report_name is not None:
+            is_same = resume is not None and Path(report_name) == resume
+            lines = stack.enter_context(ReportFile(report_name, append=is_same))
+        exit_code: int | None = None
+        try:
+            models = load_models(options, say)
+            if lines is not None:
+                lines.start(len(jobs), _run_facts(options, models))
+            _restore_all(jobs, models, options, report, lines, say, shows_progress)
+        except GfprestoreError as error:
+            exit_code = error.exit_code
+            raise
+        except KeyboardInterrupt as interrupt:
+            exit_code = ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
+            raise
+        finally:
+            if lines is not None:
+                lines.finish(report, jobs, exit_code)
+            if report.done or exit_code is None:
+                say(report.summary())
+    return report.exit_code
+
+
+def _restore_all(
+    jobs: Sequence[Job],
+    models: Models,
+    options: RestoreOptions,
+    report: Report,
+    lines: ReportFile | None,
+    say: Say,
+    shows_progress: bool,
+) -> None:
+    with (
+        RunProgress(len(jobs), is_shown=shows_progress) as progress,
+        closing(restore_photos(jobs, models, options)) as outcomes,
+    ):
+        for outcome in outcomes:
+            report.add(outcome)
+            if lines is not None:
+                lines.add(outcome)
+            for line in _remarks(outcome):
+                (progress.say if shows_progress else say)(line)
+            progress.show(report)
+
+
+def _remarks(outcome: Outcome) -> list[str]:
+    """Lines about one photo that the user should see at once."""
+    source = printable(outcome.job.source)
+    if isinstance(outcome, Failed):
+        return [f"failed: {source}: {outcome.error}"]
+    if isinstance(outcome, Restored):
+        return [f"note: {source}: {warning}" for warning in outcome.warnings]
+    return []
+
+
+def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> list[Job]:
+    statuses = read_statuses(resume)
+    left = [job for job in jobs if statuses.get(job.source) not in FINISHED or not job.target.exists()]
+    say(f"{len(jobs) - len(left)} of {len(jobs)} photos are finished according to {printable(resume)}.")
+    return left
+
+
+def _run_facts(options: RestoreOptions, models: Models) -> dict[str, object]:
+    """What the first line of a report tells beside the number of photos."""
+    chosen = dataclasses.asdict(options)
+    named = {key: str(value) if isinstance(value, Path) else value for key, value in chosen.items()}
+    return {"version": __version__, "options": named, "models": dict(models.facts)}
