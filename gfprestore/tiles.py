@@ -1,0 +1,214 @@
+"""Tiles of a photo: where they lie, how they are cut, and how their enlarged results are joined without a seam.
+
+All tiles of a photo have one size, so that they can share batches. Neighbours overlap by at least what was asked for,
+and over the whole overlap one result fades into the next along a smooth ramp whose two weights add up to one. A network
+knows least near a tile's own edge, and there its weight is near zero; so the joined result depends on the tile size
+only as far as the network looks beyond the overlap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gfprestore.photo import Pixels
+
+# Rec. 601 weights of red, green and blue in luma: what a gray photo keeps of a network's coloured answer.
+_LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Equal, overlapping tiles that cover a photo, in photo pixels."""
+
+    tops: tuple[int, ...]
+    """First row of each row of tiles, rising from 0."""
+
+    lefts: tuple[int, ...]
+    """First column of each column of tiles, rising from 0."""
+
+    height: int
+    """Rows of every tile."""
+
+    width: int
+    """Columns of every tile; the last tiles may reach beyond the photo, by less than the network's multiple."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Gives (top, left) of the tiles in reading order."""
+        return ((top, left) for top in self.tops for left in self.lefts)
+
+    def __len__(self) -> int:
+        return len(self.tops) * len(self.lefts)
+
+
+def plan_tiles(
+    size: tuple[int, int], limit: int, *, overlap: int, multiple: int = 1, minimum: int = 1, square: bool = False
+) -> TileGrid:
+    """Cover a photo with the fewest equal tiles, no larger than they need to be.
+
+    Args:
+        size: (W, H) of the photo.
+        limit: Largest side of a tile.
+        overlap: Least number of pixels that neighbours share.
+        multiple: A tile's sides and positions are multiples of this.
+        minimum: Least side of a tile; wins over `limit`.
+        square: Tiles are square.
+
+    Raises:
+        ValueError: The limit leaves nothing beside the overlap.
+    """
+    limit = max(limit // multiple * multiple, _round_up(minimum, multiple))
+    overlap = _round_up(overlap, multiple)
+    sides = [max(_tile_side(length, limit, overlap, multiple), _round_up(minimum, multiple)) for length in size]
+    if square:
+        sides = [max(sides)] * 2
+    lefts, tops = (_tile_starts(length, side, overlap, multiple) for length, side in zip(size, sides, strict=True))
+    return TileGrid(tops, lefts, sides[1], sides[0])
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _tile_side(length: int, limit: int, overlap: int, multiple: int) -> int:
+    whole = _round_up(length, multiple)
+    if whole <= limit:
+        return whole
+    if limit <= overlap:
+        raise ValueError(f"tiles of {limit} pixels cannot overlap by {overlap}")
+    count = math.ceil((whole - overlap) / (limit - overlap))
+    return min(limit, _round_up(math.ceil((whole + (count - 1) * overlap) / count), multiple))
+
+
+def _tile_starts(length: int, side: int, overlap: int, multiple: int) -> tuple[int, ...]:
+    whole = _round_up(length, multiple)
+    if whole <= side:
+        return (0,)
+    count = math.ceil((whole - overlap) / (side - overlap))
+    return tuple((whole - side) * k // ((count - 1) * multiple) * multiple for k in range(count))
+
+
+def cut_tile(pixels: Pixels, top: int, left: int, grid: TileGrid) -> NDArray[np.float32]:
+    """Cut one tile out of a photo, mirrored where it reaches beyond it.
+
+    Args:
+        pixels: RGB, uint8 or uint16, (H, W, 3).
+        top: First row.
+        left: First column.
+        grid: Gives the tile's size.
+
+    Returns:
+        RGB, float32 in [0, 1], (grid.height, grid.width, 3).
+    """
+    part = pixels[top : top + grid.height, left : left + grid.width]
+    values = part.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    below, right = grid.height - part.shape[0], grid.width - part.shape[1]
+    if below or right:
+        # Mirrored without repeating the edge pixel, as spandrel pads: so one tile equals its untiled call.
+        values = np.asarray(cv2.copyMakeBorder(values, 0, below, 0, right, cv2.BORDER_REFLECT_101), np.float32)
+    return values
+
+
+class FeatherCanvas:
+    """Joins the enlarged tiles of one photo, given in reading order.
+
+    It holds the result and the overlaps with the tile to the left and the row of tiles above, nothing else: every pixel
+    is rounded once, when its last tile has come.
+    """
+
+    def __init__(self, grid: TileGrid, factor: int, size: tuple[int, int], dtype: np.dtype, is_gray: bool) -> None:
+        """Makes an empty canvas.
+
+        Args:
+            grid: Tiles of the photo, in photo pixels.
+            factor: Ratio of a result's side to its tile's.
+            size: (W, H) of the photo.
+            dtype: uint8 or uint16.
+            is_gray: Keep one plane, the luma of the results.
+        """
+        self._grid = grid
+        self._factor = factor
+        self._is_gray = is_gray
+        self._width, self._height = size[0] * factor, size[1] * factor
+        shape = (self._height, self._width) if is_gray else (self._height, self._width, 3)
+        self._result: Pixels = np.empty(shape, dtype)
+        self._placed = 0
+        self._left_overlap = np.empty((0, 0, 3), np.float32)
+        self._top_overlap = np.empty((0, 0, 3), np.float32)
+        self._next_overlap = np.empty((0, 0, 3), np.float32)
+
+    @property
+    def is_complete(self) -> bool:
+        """Every tile has been placed."""
+        return self._placed == len(self._grid)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(W, H) of the joined photo."""
+        return self._width, self._height
+
+    def pixels(self) -> Pixels:
+        """Give the joined photo, RGB (H, W, 3), of `factor` times the photo's size; call it once, when complete."""
+        return cv2.merge([self._result] * 3) if self._is_gray else self._result  # type: ignore[return-value]
+
+    def place(self, values: NDArray[np.float32]) -> None:
+        """Add the next tile's result.
+
+        Args:
+            values: RGB, float32 nominally in [0, 1], (grid.height * factor, grid.width * factor, 3); it is overwritten.
+        """
+        row, column = divmod(self._placed, len(self._grid.lefts))
+        self._placed += 1
+        if column == 0:
+            self._top_overlap, self._next_overlap = self._next_overlap, self._new_overlap(row)
+        if column > 0:
+            _fade(self._left_overlap, values, axis=1)
+        left, right = self._span(self._grid.lefts, column, self._grid.width, self._width)
+        top, bottom = self._span(self._grid.tops, row, self._grid.height, self._height)
+        self._left_overlap = values[:, right - left :].copy()
+        strip = values[:, : right - left]
+        if row > 0:
+            _fade(self._top_overlap[:, left:right], strip, axis=0)
+        if row + 1 < len(self._grid.tops):
+            self._next_overlap[:, left:right] = strip[bottom - top :]
+        self._write(strip[: bottom - top], top, left)
+
+    def _span(self, starts: tuple[int, ...], index: int, side: int, end: int) -> tuple[int, int]:
+        """The range, in result pixels, that this tile finishes: up to where its next neighbour begins."""
+        first = starts[index] * self._factor
+        if index + 1 < len(starts):
+            return first, starts[index + 1] * self._factor
+        return first, min(first + side * self._factor, end)
+
+    def _new_overlap(self, row: int) -> NDArray[np.float32]:
+        if row + 1 == len(self._grid.tops):
+            return np.empty((0, 0, 3), np.float32)
+        shared = self._grid.tops[row] + self._grid.height - self._grid.tops[row + 1]
+        return np.empty((shared * self._factor, self._width, 3), np.float32)
+
+    def _write(self, values: NDArray[np.float32], top: int, left: int) -> None:
+        if self._is_gray:
+            values = np.asarray(cv2.transform(values, _LUMA), np.float32)
+        rounded = np.clip(values * np.float32(np.iinfo(self._result.dtype).max) + np.float32(0.5), 0, None)
+        target = self._result[top : top + values.shape[0], left : left + values.shape[1]]
+        np.minimum(rounded, np.iinfo(self._result.dtype).max, out=rounded)
+        target[...] = rounded.astype(self._result.dtype)
+
+
+def _fade(before: NDArray[np.float32], values: NDArray[np.float32], axis: int) -> None:
+    """Fade from an earlier result into `values` over the first rows (axis 0) or columns (axis 1), in place."""
+    count = min(before.shape[axis], values.shape[axis])
+    position = (np.arange(count, dtype=np.float32) + 0.5) / count
+    ramp = position * position * (3 - 2 * position)  # smooth step: flat at both ends, ramp(x) + ramp(1 - x) = 1
+    if axis == 0:
+        part, weight, before = values[:count], ramp[:, None, None], before[:count]  # [H 1 1]
+    else:
+        part, weight, before = values[:, :count], ramp[None, :, None], before[:, :count]  # [1 W 1]
+    part -= before
+    part *= weight
+    part += before
