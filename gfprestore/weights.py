@@ -65,12 +65,22 @@ def find_weights(name: str, *, folder: Path | None = None) -> Path | None:
         WeightsError: The name is unknown, or the first file of that name is damaged.
     """
     entry = known_weights(name)
+    copies = copies_of(entry, folder=folder)
+    if not copies:
+        return None
+    check_weights(copies[0], entry)
+    return copies[0]
+
+
+def copies_of(entry: WeightsFile, *, folder: Path | None = None) -> list[Path]:
+    """Every file of an entry's name that lies in a folder of `search_folders`, in their order, right or damaged."""
+    copies: dict[Path, Path] = {}
     for place in search_folders(folder):
         path = place / entry.file
         if path.is_file():
-            check_weights(path, entry)
-            return path
-    return None
+            # In a checkout, ./weights and the weights that ship are one folder: its file counts once.
+            copies.setdefault(path.resolve(), path)
+    return list(copies.values())
 
 
 def check_weights(path: Path, entry: WeightsFile, *, trust_record: bool = True) -> None:
@@ -111,19 +121,37 @@ def fetch_weights(
     """
     entry = known_weights(name)
     if entry.url is None:
-        raise WeightsError(f"{entry.name} ships with gfprestore and is nowhere to be fetched: install gfprestore anew.")
+        raise WeightsError(f"The weights {entry.name} are not for fetching: {how_to_get(entry)}")
     target = (user_cache_folder() if into is None else into) / entry.file
     if not target.exists():
-        download(
-            entry.url,
-            target,
-            size=entry.bytes,
-            sha256=entry.sha256,
-            patience_seconds=patience_seconds,
-            progress=None if progress is None else lambda here, _: progress(entry, here),
-        )
+        try:
+            download(
+                entry.url,
+                target,
+                size=entry.bytes,
+                sha256=entry.sha256,
+                patience_seconds=patience_seconds,
+                progress=None if progress is None else lambda here, _: progress(entry, here),
+            )
+        except WeightsError as error:
+            reason = str(error).rstrip(".")
+            advice = how_to_get(entry, target.parent)
+            raise WeightsError(f"The weights {entry.name} cannot be fetched ({reason}): {advice}") from error
     check_weights(target, entry)
     return target
+
+
+def how_to_get(entry: WeightsFile, folder: Path | None = None) -> str:
+    """Closing words of a message about absent weights.
+
+    Args:
+        entry: What is absent.
+        folder: Where to put it; the user's cache unless given.
+    """
+    if entry.url is None:
+        return "they ship with gfprestore, so install it anew."
+    place = printable(folder or user_cache_folder())
+    return f"run `gfprestore-weights fetch {entry.name}` where there is a network, or put {entry.url} into {place}."
 
 
 def ensure_weights(
@@ -152,18 +180,11 @@ def _obtain(
 ) -> Path:
     """Fetches what is not here, or says how to come by it."""
     if entry.url is None:
-        raise WeightsError(f"{entry.file} ships with gfprestore but is not here: install gfprestore anew.")
+        raise WeightsError(f"The weights {entry.name} are not here: {how_to_get(entry)}")
     if offline:
-        reason = "--offline forbids fetching them"
-    else:
-        try:
-            return fetch_weights(entry.name, progress=progress, patience_seconds=patience_seconds)
-        except WeightsError as error:
-            reason = str(error).rstrip(".")
-    raise WeightsError(
-        f"The weights {entry.name} are not here and {reason}: run `gfprestore-weights fetch {entry.name}`, "
-        f"or put {entry.url} into {printable(folder or user_cache_folder())}."
-    )
+        advice = how_to_get(entry, folder)
+        raise WeightsError(f"The weights {entry.name} are not here and --offline forbids fetching them: {advice}")
+    return fetch_weights(entry.name, progress=progress, patience_seconds=patience_seconds)
 
 
 def choose_face_model(
