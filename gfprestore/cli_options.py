@@ -73,6 +73,12 @@ OPTIONS = (
         help="Face restoration weights: auto, 1.4, 1.3, 1.2, 1, compact, or the path of a weights file. "
         "auto is 1.4, or compact where that cannot be had.",
     ),
+    machine(
+        "--detector",
+        default=DEFAULTS.detector,
+        metavar="NAME|FILE",
+        help="Face detection weights: auto, resnet50, mobilenet0.25, detector-compact, or the path of a weights file.",
+    ),
     machine("--weights", type=A_PATH, metavar="FOLDER", help="Folder searched first for weights."),
     machine("--offline", is_flag=True, help="Never connect to the network."),
     machine("--device", default=DEFAULTS.device, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps."),

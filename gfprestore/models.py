@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfprestore.detect import FaceDetector, build_detector
+from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.engine import resolve_device, resolve_precision
 from gfprestore.options import RestoreOptions
 from gfprestore.restorer import FaceRestorer, build_restorer
-from gfprestore.weights import choose_detector, choose_face_model, engine_cache_folder, read_state_dict, weights_digest
+from gfprestore.weights import Progress, choose_detector, choose_face_model, read_state_dict
 
 Say = Callable[[str], None]
 
@@ -29,12 +30,13 @@ class Models:
     """What the report tells about them: names, digests of the weights, device, precision."""
 
 
-def load_models(options: RestoreOptions, say: Say) -> Models:
+def load_models(options: RestoreOptions, say: Say, progress: Progress | None = None) -> Models:
     """Loads what the options call for.
 
     Args:
         options: Of the run.
         say: Takes one line for the user, such as which model stands in for which.
+        progress: Told of bytes that are downloaded.
 
     Raises:
         WeightsError: Weights that were asked for are missing, damaged or of another kind.
@@ -42,31 +44,25 @@ def load_models(options: RestoreOptions, say: Say) -> Models:
     """
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
-    cache = engine_cache_folder()
-    place = {"folder": options.weights, "offline": options.offline, "notify": say}
-    name, path = choose_face_model(options.model, **place)
+    cache = user_cache_folder() / "compiled"
+    folder, offline = options.weights, options.offline
+    name, path = choose_face_model(options.model, folder=folder, offline=offline, progress=progress, notify=say)
     restorer = build_restorer(read_state_dict(path), device=device, precision=precision, cache_folder=cache)
-    facts: dict[str, object] = {
-        "face": name,
-        "face_sha256": weights_digest(path),
-        "device": device,
-        "precision": precision,
-    }
-    detector = None
-    if not options.aligned:
-        detector_name, detector_path = choose_detector(**place)
-        detector = _load_detector(detector_path, device, options, cache)
-        facts |= {"detector": detector_name, "detector_sha256": weights_digest(detector_path)}
-    return Models(restorer, detector, facts)
-
-
-def _load_detector(path: Path, device: str, options: RestoreOptions, cache: Path | None) -> FaceDetector:
-    # In fp32 whatever the generator runs in: landmarks steer everything after them, and it costs little.
-    return build_detector(
+    facts: dict[str, object] = {"device": device, "precision": precision, "face": _facts(name, path)}
+    if options.aligned:
+        return Models(restorer, None, facts)
+    name, path = choose_detector(options.detector, folder=folder, offline=offline, progress=progress)
+    detector = build_detector(
         read_state_dict(path),
         device=device,
+        # Whatever the generator computes in: landmarks steer everything after them, and this network costs little.
         precision="fp32",
         threshold=options.detection_threshold,
         min_face=options.min_face,
         cache_folder=cache,
     )
+    return Models(restorer, detector, facts | {"detector": _facts(name, path)})
+
+
+def _facts(name: str, path: Path) -> dict[str, str]:
+    return {"name": name, "sha256": weights_digest(path)}

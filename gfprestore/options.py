@@ -16,6 +16,9 @@ class RestoreOptions:
     model: str = "auto"
     """Name of the face restoration weights; `auto` is the official v1.4, or the shipped compact model without it."""
 
+    detector: str = "auto"
+    """Name of the face detection weights; `auto` is the best that is on this machine."""
+
     weights: Path | None = None
     """Folder searched first for weights."""
 

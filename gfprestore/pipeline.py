@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
@@ -65,7 +65,7 @@ class RestoredCrop:
     """Its share of the time of its batch."""
 
 
-def restore_photos(jobs: Iterable[Job], models: Models, options: RestoreOptions) -> Iterator[Outcome]:
+def restore_photos(jobs: Iterable[Job], models: Models, options: RestoreOptions) -> Generator[Outcome]:
     """Restores photos one after another and yields what became of each, in order.
 
     At most `batch_size` + 3 photos, and two more for each worker thread, are held at once. Closing the generator stops
