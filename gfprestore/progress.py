@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tqdm import tqdm
 
-from gfprestore.manifest import WeightsFile
 from gfprestore.report import Report
 
 
@@ -60,18 +57,3 @@ class RunProgress:
         """Prints a line above the bar; does nothing where no bar is shown."""
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def download_progress() -> Callable[[WeightsFile, int], None]:
-    """Returns a callback that draws one bar on stderr for each file that is downloaded."""
-    bars: dict[str, tqdm] = {}
-
-    def show(entry: WeightsFile, bytes_here: int) -> None:
-        if entry.name not in bars:
-            bars[entry.name] = tqdm(total=entry.bytes, desc=entry.file, unit="B", unit_scale=True, leave=False)
-        bar = bars[entry.name]
-        bar.update(bytes_here - bar.n)
-        if bytes_here >= entry.bytes:
-            bar.close()
-
-    return show

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from gfprestore import __version__
 from gfprestore.command import Terminated
+from gfprestore.download_progress import download_progress
 from gfprestore.errors import ExitCode, GfprestoreError, printable
 from gfprestore.folders import Job
 from gfprestore.models import Models, load_models
 from gfprestore.options import RestoreOptions
 from gfprestore.pipeline import restore_photos
-from gfprestore.progress import RunProgress, download_progress
+from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
 from gfprestore.reportfile import ReportFile, read_statuses
 
@@ -58,7 +59,8 @@ def run_jobs(
             lines = stack.enter_context(ReportFile(report_name, append=is_same))
         exit_code: int | None = None
         try:
-            models = load_models(options, say, download_progress() if shows_progress else None)
+            with download_progress(is_shown=shows_progress) as progress:
+                models = load_models(options, say, progress)
             if lines is not None:
                 lines.start(len(jobs), _run_facts(options, models))
             _restore_all(jobs, models, options, report, lines, say, shows_progress)
