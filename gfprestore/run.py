@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from gfprestore import __version__
@@ -55,27 +55,41 @@ def run_jobs(
     with ExitStack() as stack:
         lines = None
         if report_name is not None:
-            is_same = resume is not None and Path(report_name) == resume
-            lines = stack.enter_context(ReportFile(report_name, append=is_same))
-        exit_code: int | None = None
+            goes_on = resume is not None and Path(report_name) == resume
+            lines = stack.enter_context(ReportFile(report_name, append=goes_on))
+        stack.enter_context(_accounting(report, lines, jobs, say))
+        models = None
         try:
             with download_progress(is_shown=shows_progress) as progress:
                 models = load_models(options, say, progress)
-            if lines is not None:
-                lines.start(len(jobs), _run_facts(options, models))
-            _restore_all(jobs, models, options, report, lines, say, shows_progress)
-        except GfprestoreError as error:
-            exit_code = error.exit_code
-            raise
-        except KeyboardInterrupt as interrupt:
-            exit_code = ExitCode.TERMINATED if isinstance(interrupt, Terminated) else ExitCode.INTERRUPTED
-            raise
         finally:
             if lines is not None:
-                lines.finish(report, jobs, exit_code)
-            if report.done or exit_code is None:
-                say(report.summary())
+                lines.start(len(jobs), _run_facts(options, models))
+        _restore_all(jobs, models, options, report, lines, say, shows_progress)
     return report.exit_code
+
+
+@contextmanager
+def _accounting(report: Report, lines: ReportFile | None, jobs: Sequence[Job], say: Say) -> Iterator[None]:
+    """Closes the account of a run however it ends: the report's last lines, and the summary if anything was done."""
+    exit_code: int | None = 1
+    try:
+        yield
+        exit_code = None
+    except GfprestoreError as error:
+        exit_code = error.exit_code
+        raise
+    except Terminated:
+        exit_code = ExitCode.TERMINATED
+        raise
+    except KeyboardInterrupt:
+        exit_code = ExitCode.INTERRUPTED
+        raise
+    finally:
+        if lines is not None:
+            lines.finish(report, jobs, exit_code)
+        if report.done or exit_code is None:
+            say(report.summary())
 
 
 def _restore_all(
@@ -117,8 +131,8 @@ def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> list[Job]:
     return left
 
 
-def _run_facts(options: RestoreOptions, models: Models) -> dict[str, object]:
+def _run_facts(options: RestoreOptions, models: Models | None) -> dict[str, object]:
     """What the first line of a report tells beside the number of photos."""
     chosen = dataclasses.asdict(options)
     named = {key: str(value) if isinstance(value, Path) else value for key, value in chosen.items()}
-    return {"version": __version__, "options": named, "models": dict(models.facts)}
+    return {"version": __version__, "options": named, "models": dict(models.facts) if models else {}}
