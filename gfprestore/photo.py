@@ -22,7 +22,7 @@ class PhotoMetadata:
     """Pillow's name of the source's format, such as `JPEG`."""
 
     exif: bytes | None = None
-    """EXIF block with the orientation reset to upright."""
+    """EXIF block from its byte order mark on, with the orientation reset to upright and no thumbnail."""
 
     icc_profile: bytes | None = None
     """ICC profile that the pixels are in; None is sRGB."""
@@ -31,7 +31,7 @@ class PhotoMetadata:
     """XMP packet."""
 
     iptc: bytes | None = None
-    """The IPTC record as the source's container stores it (JPEG: the APP13 block; TIFF: tag 33723)."""
+    """The IPTC-IIM record: resource 0x0404 of a JPEG's APP13 segment, or a TIFF's tag 33723."""
 
     dpi: tuple[float, float] | None = None
     """Resolution in dots per inch, (x, y)."""
@@ -41,6 +41,9 @@ class PhotoMetadata:
 
     jpeg_subsampling: int | None = None
     """Pillow's chroma subsampling number of a JPEG source: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0."""
+
+    comment: bytes | None = None
+    """Comment of a JPEG."""
 
 
 @dataclass(frozen=True, eq=False)
