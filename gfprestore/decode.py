@@ -1,0 +1,171 @@
+"""Turns what Pillow has opened into RGB arrays of the depth that the file has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gfprestore.colour import ink_to_rgb
+from gfprestore.photo import Pixels
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339
+_MIN_IS_WHITE, _SEPARATE_PLANES, _SIGNED = 0, 2, 2
+
+_FLOAT_SLACK = 1e-3
+"""How far a floating-point gray value may lie outside 0 to 1 by the arithmetic that made it."""
+
+
+class UnusualPixelsError(ValueError):
+    """The file's numbers are whole, but do not say how bright they are; the message goes on from the file's name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Pixels as stored, not yet turned upright."""
+
+    pixels: Pixels
+    """RGB, uint8 or uint16, (H, W, 3)."""
+
+    alpha: Pixels | None = None
+    """Opacity, (H, W), of the same type."""
+
+    is_gray: bool = False
+    """The three channels are copies of one."""
+
+    is_converted: bool = False
+    """The pixels were converted to sRGB, so that the file's profile is not theirs."""
+
+    warnings: tuple[str, ...] = ()
+    """One sentence each."""
+
+
+def decode_pixels(image: Image.Image, stream: BinaryIO) -> Decoded:
+    """Decodes the first frame of an opened image.
+
+    Args:
+        image: Opened, not loaded; left loaded.
+        stream: The file that it was opened from, for what Pillow decodes at 8 bits only.
+
+    Raises:
+        UnusualPixelsError: The pixels are measurements rather than a photo.
+        OSError: And whatever else decoders raise on damaged files.
+    """
+    bits = _bits(image, stream)
+    image.load()  # Finds damage in 16-bit files as well, which OpenCV would pass over.
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _deep_gray(image)
+    if bits == 16 and image.mode in ("RGB", "RGBA"):
+        if image.format == "TIFF" and _tag(image, _PLANAR) == _SEPARATE_PLANES:
+            shallow = _shallow(image)
+            note = "Its 16-bit colour planes are stored apart and were read at 8 bits."
+            return Decoded(shallow.pixels, shallow.alpha, shallow.is_gray, warnings=(note,))
+        return _deep_colour(image, stream)
+    return _shallow(image)
+
+
+def _tag(image: Image.Image, tag: int) -> object:
+    """A number of a TIFF's first directory, the first one where it holds several."""
+    value = getattr(image, "tag_v2", {}).get(tag)
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def _bits(image: Image.Image, stream: BinaryIO) -> int:
+    """Bits per channel as the file stores them."""
+    if image.format == "TIFF":
+        bits = _tag(image, _BITS_PER_SAMPLE)
+        return bits if isinstance(bits, int) else 8
+    if image.format == "PNG":
+        at = stream.tell()
+        stream.seek(24)  # Signature 8, chunk length and name 8, width and height 8.
+        depth = stream.read(1)
+        stream.seek(at)
+        return depth[0] if depth else 8
+    return 8
+
+
+def _gray_to_rgb(gray: NDArray[np.uint8] | NDArray[np.uint16]) -> Pixels:
+    return cast("Pixels", np.repeat(gray[:, :, None], 3, axis=2))  # [H W 3]
+
+
+def _deep_gray(image: Image.Image) -> Decoded:
+    values = np.asarray(image)
+    if image.mode == "F":
+        low, high = float(values.min()), float(values.max())
+        if not (low >= -_FLOAT_SLACK and high <= 1 + _FLOAT_SLACK):  # So that NaN is refused too.
+            raise UnusualPixelsError("holds floating-point values outside 0 to 1, whose white point nobody states")
+        deep = np.rint(np.clip(values, 0, 1) * np.float32(65535)).astype(np.uint16)
+    elif _tag(image, _SAMPLE_FORMAT) == _SIGNED:
+        raise UnusualPixelsError("holds signed numbers, whose black point nobody states")
+    elif image.mode == "I":
+        whole = values.view(np.uint32)
+        is_wide = _tag(image, _BITS_PER_SAMPLE) == 32
+        deep = (whole >> 16 if is_wide else np.minimum(whole, 65535)).astype(np.uint16)
+    else:
+        deep = values.astype(np.uint16)
+    if image.format == "TIFF" and _tag(image, _PHOTOMETRIC) == _MIN_IS_WHITE:
+        deep = 65535 - deep
+    return Decoded(_gray_to_rgb(deep), is_gray=True)
+
+
+def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:
+    """Decodes 16-bit RGB with OpenCV, which turns a TIFF upright as Pillow has done."""
+    stream.seek(0)
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # It prints its own remarks on damaged files otherwise.
+    try:
+        decoded = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise OSError(error.err) from error
+    if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != (image.height, image.width):
+        raise OSError("16-bit pixels cannot be decoded")
+    channels = decoded.shape[2] if decoded.ndim == 3 else 1
+    if channels not in (3, 4):
+        raise OSError(f"{channels} channels of 16 bits")
+    pixels = np.ascontiguousarray(decoded[:, :, 2::-1]).astype(np.uint16, copy=False)
+    alpha = np.ascontiguousarray(decoded[:, :, 3]).astype(np.uint16, copy=False) if channels == 4 else None
+    return Decoded(pixels, alpha, is_gray=_is_gray_with_alpha(image, stream))
+
+
+def _is_gray_with_alpha(image: Image.Image, stream: BinaryIO) -> bool:
+    """Whether a PNG has the colour type 4: gray and alpha, which decoders give as four channels."""
+    if image.format != "PNG":
+        return False
+    stream.seek(25)
+    return stream.read(1) == b"\x04"
+
+
+def _shallow(image: Image.Image) -> Decoded:
+    notes: tuple[str, ...] = ()
+    is_converted = image.mode in ("CMYK", "LAB")
+    if is_converted:
+        profile = image.info.get("icc_profile")
+        image, note = ink_to_rgb(image, profile if isinstance(profile, bytes) else None)
+        notes = (note,) if note else ()
+    if image.has_transparency_data or image.mode in ("La", "RGBa", "PA"):
+        return _with_alpha(image)
+    if image.mode in ("1", "L"):
+        return Decoded(_gray_to_rgb(np.asarray(image.convert("L"))), is_gray=True)
+    is_palette = image.mode == "P"
+    pixels = np.array(image.convert("RGB"))
+    return Decoded(pixels, None, is_palette and _all_gray(pixels), is_converted, notes)
+
+
+def _with_alpha(image: Image.Image) -> Decoded:
+    is_gray = image.mode in ("1", "L", "LA", "La")
+    straight = image.convert("LA") if image.mode == "La" else image
+    full = np.asarray(straight.convert("RGBA"))
+    pixels = np.ascontiguousarray(full[:, :, :3])
+    is_gray = is_gray or (image.mode in ("P", "PA") and _all_gray(pixels))
+    return Decoded(pixels, np.ascontiguousarray(full[:, :, 3]), is_gray)
+
+
+def _all_gray(pixels: Pixels) -> bool:
+    """Whether the colours of a palette image are all gray: then it is stored as gray again."""
+    red = pixels[:, :, 0]
+    return bool(np.array_equal(red, pixels[:, :, 1]) and np.array_equal(red, pixels[:, :, 2]))

@@ -1,0 +1,193 @@
+"""Edits EXIF blocks in place, as the TIFF structures they are (TIFF 6.0 section 2, EXIF 2.32 section 4.6).
+
+Values are never moved: maker notes hold offsets from the block's start that nobody but the camera's maker knows, so a
+block that is parsed and written anew loses them. New entries are appended with a new copy of the first directory.
+A block here starts with the byte order mark, without JPEG's `Exif` prefix.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+EMPTY_BLOCK = b"II*\x00\x08\x00\x00\x00" + bytes(6)
+"""A block with no entries."""
+
+ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
+"""Types of values, TIFF 6.0 page 15."""
+
+ORIENTATION = 0x0112
+SOFTWARE = 0x0131
+EXIF_DIRECTORY = 0x8769
+
+_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
+_THUMBNAIL_AT, _THUMBNAIL_BYTES = 0x0201, 0x0202
+_ENTRY = 12
+
+
+class ExifError(ValueError):
+    """The block is not the structure it should be."""
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """One list of entries."""
+
+    order: str
+    """`<` or `>`, as `struct` writes it."""
+
+    places: dict[int, int]
+    """Tag -> where its 12 bytes stand in the block."""
+
+    end: int
+    """Where the offset of the next directory stands."""
+
+
+def byte_order(block: bytes) -> str:
+    """Byte order of a block's numbers: `<` or `>`.
+
+    Raises:
+        ExifError: The block has no TIFF header.
+    """
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(bytes(block[:4]))
+    if order is None or len(block) < 8:
+        raise ExifError("no TIFF header")
+    return order
+
+
+def _directory(block: bytes | bytearray, order: str, at: int) -> _Directory:
+    if not 8 <= at <= len(block) - 6:
+        raise ExifError("directory outside the block")
+    (count,) = struct.unpack_from(order + "H", block, at)
+    end = at + 2 + _ENTRY * count
+    if end + 4 > len(block):
+        raise ExifError("directory longer than the block")
+    places = {}
+    for place in range(at + 2, end, _ENTRY):
+        places[struct.unpack_from(order + "H", block, place)[0]] = place
+    return _Directory(order, places, end)
+
+
+def _first(block: bytes | bytearray) -> _Directory:
+    order = byte_order(bytes(block[:8]))
+    return _directory(block, order, struct.unpack_from(order + "I", block, 4)[0])
+
+
+def _number(block: bytes | bytearray, directory: _Directory, tag: int) -> int | None:
+    """The single whole number of an entry; None where there is none such."""
+    place = directory.places.get(tag)
+    if place is None:
+        return None
+    kind, count = struct.unpack_from(directory.order + "HI", block, place + 2)
+    if count != 1 or kind not in (SHORT, LONG):
+        return None
+    return int(struct.unpack_from(directory.order + ("H" if kind == SHORT else "I"), block, place + 8)[0])
+
+
+def orientation(block: bytes) -> int:
+    """The orientation, 1 to 8; 1 where the block names none or an absurd one.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    number = _number(block, _first(block), ORIENTATION)
+    return number if number is not None and 1 <= number <= 8 else 1
+
+
+def upright(block: bytes) -> bytes:
+    """The block with orientation 1 and without its thumbnail, which would show the photo as it was.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    edited = bytearray(block)
+    first = _first(edited)
+    place = first.places.get(ORIENTATION)
+    if place is not None:
+        struct.pack_into(first.order + "HIHH", edited, place + 2, SHORT, 1, 1, 0)
+    (following,) = struct.unpack_from(first.order + "I", edited, first.end)
+    if following:
+        struct.pack_into(first.order + "I", edited, first.end, 0)
+        _erase_thumbnail(edited, first, following)
+    return bytes(edited)
+
+
+def _erase_thumbnail(edited: bytearray, first: _Directory, at: int) -> None:
+    try:
+        second = _directory(edited, first.order, at)
+    except ExifError:
+        return
+    start = _number(edited, second, _THUMBNAIL_AT)
+    size = _number(edited, second, _THUMBNAIL_BYTES)
+    # A thumbnail that claims a place among the directories is a lie that would erase them.
+    if start is None or size is None or start < max(first.end, second.end) or start + size > len(edited):
+        return
+    if start + size == len(edited):
+        del edited[start:]
+    else:
+        edited[start : start + size] = bytes(size)
+
+
+def with_size(block: bytes, width: int, height: int) -> bytes:
+    """The block with the pixel dimensions that it names, if any, set to the photo's.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    edited = bytearray(block)
+    first = _first(edited)
+    at = _number(edited, first, EXIF_DIRECTORY)
+    if at is None:
+        return block
+    directory = _directory(edited, first.order, at)
+    for tag, number in ((_PIXEL_WIDTH, width), (_PIXEL_HEIGHT, height)):
+        place = directory.places.get(tag)
+        if place is not None:
+            struct.pack_into(first.order + "HII", edited, place + 2, LONG, 1, number)
+    return bytes(edited)
+
+
+def pack(order: str, kind: int, numbers: Iterable[int]) -> tuple[int, int, bytes]:
+    """An entry's type, count and bytes from whole numbers; a rational is two of them."""
+    listed = list(numbers)
+    data = struct.pack(order + {SHORT: "H", LONG: "I", RATIONAL: "I"}[kind] * len(listed), *listed)
+    return kind, len(listed) // (2 if kind == RATIONAL else 1), data
+
+
+def with_text(block: bytes, tag: int, text: str) -> bytes:
+    """The block with a text entry set in its first directory; characters beyond ASCII become `?`.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    data = text.encode("ascii", "replace") + b"\x00"
+    padded = block + bytes(len(block) % 2)
+    directory = directory_bytes(padded, {tag: (ASCII, len(data), data)}, len(padded))
+    return padded[:4] + struct.pack(byte_order(block) + "I", len(padded)) + padded[8:] + directory
+
+
+def directory_bytes(block: bytes, entries: Mapping[int, tuple[int, int, bytes]], at: int) -> bytes:
+    """A new first directory: the block's entries, replaced or joined by others, to stand at `at`, followed by values.
+
+    Args:
+        block: Whose values stay where they are.
+        entries: Tag -> type, count and bytes in the block's byte order.
+        at: Offset, even, at which the result will stand.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    first = _first(block)
+    order = first.order
+    kept = {tag: block[place : place + _ENTRY] for tag, place in first.places.items() if tag not in entries}
+    values = bytearray()
+    values_at = at + 2 + _ENTRY * (len(kept) + len(entries)) + 4
+    for tag, (kind, count, data) in entries.items():
+        if len(data) <= 4:
+            field = data.ljust(4, b"\x00")
+        else:
+            field = struct.pack(order + "I", values_at + len(values))
+            values += data + bytes(len(data) % 2)
+        kept[tag] = struct.pack(order + "HHI", tag, kind, count) + field
+    return struct.pack(order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept)) + bytes(4) + values

@@ -1,0 +1,209 @@
+"""What photo files carry beside their pixels: read from Pillow's images, kept, and tagged."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import replace
+from typing import cast
+from xml.sax.saxutils import quoteattr
+
+from PIL import ExifTags, Image, JpegImagePlugin
+
+from gfprestore import exif
+from gfprestore.colour import profile_space
+from gfprestore.photo import PhotoMetadata
+
+EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
+"""IPTC's term for a photo from the real world that an algorithm has improved."""
+
+_KEPT_TIFF_TAGS = (
+    *(0x010D, 0x010E, 0x010F, 0x0110, 0x011D, exif.SOFTWARE, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298),
+    *range(0x9C9B, 0x9CA0),
+)
+"""Tags of a TIFF's first directory that describe the photo and not how its pixels are stored."""
+
+_PHOTOSHOP = b"Photoshop 3.0\x00"
+_IPTC_RESOURCE = 0x0404
+_TIFF_IPTC = 33723
+
+_XMP_NAMES = ("Iptc4xmpExt:DigitalSourceType", "tiff:Software")
+
+_LARGEST_DPI = 100_000
+"""More than any scanner's: a larger number is damage."""
+
+
+def read_metadata(image: Image.Image) -> tuple[PhotoMetadata, int, list[str]]:
+    """Metadata of a loaded image, the orientation that its pixels still need, and what could not be kept.
+
+    Returns:
+        The metadata, already upright; the EXIF orientation, 1 to 8; one sentence for each damaged part.
+    """
+    info = image.info
+    warnings: list[str] = []
+    block = _tiff_block(image) if image.format == "TIFF" else _exif_block(info)
+    turn = 1
+    if block is not None:
+        try:
+            turn = exif.orientation(block)
+            block = exif.upright(block)
+        except exif.ExifError as error:
+            warnings.append(f"The EXIF data are damaged ({error}) and were left out.")
+            block = None
+    profile = _bytes_or_none(info.get("icc_profile"))
+    if profile is not None and not profile_space(profile):
+        warnings.append("The colour profile is damaged and was left out.")
+        profile = None
+    xmp = info.get("xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode("utf-8", "surrogateescape")
+    metadata = PhotoMetadata(
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        exif=block,
+        icc_profile=profile,
+        xmp=_upright_xmp(xmp) if isinstance(xmp, bytes) and xmp else None,
+        iptc=_iptc(image),
+        dpi=_dpi(info.get("dpi")),
+        jpeg_tables=_jpeg_tables(image),
+        jpeg_subsampling=_jpeg_subsampling(image),
+        comment=_comment(image),
+    )
+    return metadata, turn, warnings
+
+
+def _bytes_or_none(value: object) -> bytes | None:
+    return bytes(value) if isinstance(value, bytes) and value else None
+
+
+def _exif_block(info: dict[str | tuple[int, int], object]) -> bytes | None:
+    block = info.get("exif")
+    legacy = info.get("Raw profile type exif")
+    if not isinstance(block, bytes) and isinstance(legacy, str):
+        # ImageMagick's text chunk in a PNG: a name, a length, then lines of hexadecimal digits.
+        try:
+            block = bytes.fromhex("".join(legacy.split("\n")[3:]))
+        except ValueError:
+            return None
+    if not isinstance(block, bytes) or not block:
+        return None
+    return block.removeprefix(b"Exif\x00\x00") or None
+
+
+def _tiff_block(image: Image.Image) -> bytes | None:
+    """The describing tags of a TIFF as a block of their own; its orientation was applied when it was loaded."""
+    source = image.getexif()
+    kept = Image.Exif()
+    for tag in _KEPT_TIFF_TAGS:
+        if tag in source:
+            kept[tag] = source[tag]
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        values = source.get_ifd(directory)
+        if values:
+            kept.get_ifd(directory).update(values)
+    if not kept and not any(kept.get_ifd(d) for d in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)):
+        return None
+    return kept.tobytes().removeprefix(b"Exif\x00\x00")
+
+
+def _iptc(image: Image.Image) -> bytes | None:
+    """The IPTC-IIM record: a resource of a JPEG's Photoshop segment, or a TIFF's tag."""
+    if image.format == "TIFF":
+        value = cast("dict[int, object]", image.getexif()).get(_TIFF_IPTC)
+        return value if isinstance(value, bytes) and value else None
+    segments = [data for name, data in getattr(image, "applist", ()) if name == "APP13" and data.startswith(_PHOTOSHOP)]
+    resources = b"".join(segment[len(_PHOTOSHOP) :] for segment in segments)
+    at = 0
+    while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
+        (number,) = struct.unpack_from(">H", resources, at + 4)
+        name = resources[at + 6] + 1
+        at += 6 + name + name % 2
+        if at + 4 > len(resources):
+            break
+        (size,) = struct.unpack_from(">I", resources, at)
+        if number == _IPTC_RESOURCE:
+            return resources[at + 4 : at + 4 + size] or None
+        at += 4 + size + size % 2
+    return None
+
+
+def photoshop_segment(iptc: bytes) -> bytes:
+    """Content of the JPEG segment APP13 that holds an IPTC-IIM record."""
+    header = _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc))
+    return header + iptc + bytes(len(iptc) % 2)
+
+
+def _dpi(value: object) -> tuple[float, float] | None:
+    if not isinstance(value, tuple) or len(value) != 2:
+        return None
+    try:
+        x, y = (float(side) for side in value)
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    usable = all(math.isfinite(side) and 0 < side <= _LARGEST_DPI for side in (x, y))
+    return (x, y) if usable else None
+
+
+def _jpeg_tables(image: Image.Image) -> dict[int, list[int]] | None:
+    tables = getattr(image, "quantization", None) if image.format in ("JPEG", "MPO") else None
+    return {int(number): [int(step) for step in table] for number, table in tables.items()} if tables else None
+
+
+def _jpeg_subsampling(image: Image.Image) -> int | None:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return None
+    number = JpegImagePlugin.get_sampling(image)
+    return number if number in (0, 1, 2) else None
+
+
+def _comment(image: Image.Image) -> bytes | None:
+    value = image.info.get("comment")
+    return value if image.format in ("JPEG", "MPO") and isinstance(value, bytes) and value else None
+
+
+def _upright_xmp(packet: bytes) -> bytes:
+    return re.sub(rb"(tiff:Orientation\s*=\s*[\"'])\d([\"'])", rb"\g<1>1\2", packet)
+
+
+def tag_as_restored(metadata: PhotoMetadata, model: str, version: str) -> PhotoMetadata:
+    """The metadata saying that the photo was enhanced, by which version and model.
+
+    EXIF `Software` and XMP `tiff:Software` name them; IPTC's `DigitalSourceType` in the XMP packet is
+    `algorithmicallyEnhanced`. An EXIF block or a packet that is damaged, or in an encoding other than UTF-8, is kept as
+    it is.
+    """
+    software = f"gfprestore {version} ({model})"
+    block = metadata.exif or exif.EMPTY_BLOCK
+    try:
+        block = exif.with_text(block, exif.SOFTWARE, software)
+    except exif.ExifError:
+        block = metadata.exif or block
+    return replace(metadata, exif=block, xmp=_tagged_xmp(metadata.xmp, software))
+
+
+def _tagged_xmp(packet: bytes | None, software: str) -> bytes:
+    if packet is None:
+        packet = (
+            b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+            b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+            b'</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+        )
+    try:
+        text = packet.decode("utf-8")
+    except UnicodeDecodeError:
+        return packet
+    end = text.rfind("</rdf:RDF>")
+    if end < 0:
+        return packet
+    before, after = text[:end], text[end:]
+    for name in _XMP_NAMES:
+        before = re.sub(rf"\s{name}\s*=\s*(\"[^\"]*\"|'[^']*')", "", before)
+        before = re.sub(rf"<{name}\b[^<>]*>[^<>]*</{name}\s*>", "", before)
+    about = re.search(r"rdf:about\s*=\s*(\"[^\"]*\"|'[^']*')", before)
+    description = (
+        f"<rdf:Description rdf:about={about[1] if about else quoteattr('')}"
+        ' xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
+        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+        f" tiff:Software={quoteattr(software)} Iptc4xmpExt:DigitalSourceType={quoteattr(EDITED)}/>"
+    )
+    return (before + description + after).encode("utf-8")
