@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +24,7 @@ _SETS = ("params_ema", "g_ema", "params", "state_dict")
 
 _MALFORMED = (
     pickle.UnpicklingError,
+    struct.error,
     RuntimeError,
     EOFError,
     LookupError,
@@ -77,7 +80,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 unpacked = sum(member.file_size for member in archive.infolist())
             if unpacked > size * _ARCHIVE_OVERHEAD:
                 raise WeightsError(f"{printable(path)} would unpack to {unpacked} bytes from {size}: it is refused.")
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+        with warnings.catch_warnings():
+            # About unusual pickles: such a file is read or refused, and either says enough.
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except zipfile.BadZipFile as error:
         raise WeightsError(f"{printable(path)} is damaged: {_first_line(error)}.") from error
     except _MALFORMED as error:
