@@ -1,0 +1,59 @@
+"""`ImageBatch`: images that are read once and moved to the device once, whatever is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfprestore.evaluation.matching import match_channels
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch:
+    """N images of one size: their truth, where there is one, and what each of M methods made of them."""
+
+    names: tuple[str, ...]
+    """N relative names without suffix, for messages and tables."""
+
+    images: Tensor
+    """RGB uint8 [N, K, 3, H, W] on the device: the truth first where there is one, then the M methods."""
+
+    has_truth: bool
+    """Whether K is 1 + M, rather than M."""
+
+    @property
+    def truth(self) -> Tensor:
+        """RGB uint8 [N, 3, H, W]."""
+        if not self.has_truth:
+            raise ValueError("this batch has no truth")
+        return self.images[:, 0]
+
+    @property
+    def restored(self) -> Tensor:
+        """RGB uint8 [N, M, 3, H, W]."""
+        return self.images[:, int(self.has_truth) :]
+
+    @cached_property
+    def matched(self) -> Tensor:
+        """`restored` with the channels of the truth (`match_channels`), float32 [N, M, 3, H, W], not clipped."""
+        return match_channels(self.restored, self.truth)
+
+
+class Metric(Protocol):
+    """Something measured on each image of each method."""
+
+    def measure(self, batch: ImageBatch) -> Mapping[str, NDArray[np.float64]]:
+        """Measures a batch; each name's values are [N, M], NaN where an image cannot be measured."""
+        ...
+
+
+def as_array(values: Tensor) -> NDArray[np.float64]:
+    """Brings values to the processor in float64."""
+    return values.to("cpu", torch.float64).numpy()
