@@ -51,7 +51,7 @@ def run_command(command: click.Command) -> NoReturn:
 def _status_of(command: click.Command) -> int:
     stdout = sys.stdout
     try:
-        result = command.main(standalone_mode=False)
+        result = command.main(prog_name=command.name, standalone_mode=False)
         # Here rather than at the interpreter's exit, which would tell of a closed pipe in a traceback.
         sys.stdout.flush()
     except click.Abort as abort:
