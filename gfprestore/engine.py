@@ -22,6 +22,13 @@ from gfprestore.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
+ALLOCATOR_FAILED = "DefaultCPUAllocator: can't allocate memory"
+"""torch tells that the machine's own memory is full only by these words."""
+
+
+class OutOfMemoryError(DeviceError):
+    """Not even one item fits into the device's memory; a caller that cuts its items smaller can try again."""
+
 
 class Engine(Protocol):
     """One network, ready to run on one device."""
@@ -43,7 +50,7 @@ class Engine(Protocol):
             whatever N is.
 
         Raises:
-            DeviceError: The device's memory does not hold even a batch of one.
+            OutOfMemoryError: The device's memory does not hold even a batch of one.
         """
         ...
 
@@ -127,7 +134,7 @@ def build_engine(
         prefer_openvino: On the CPU, use OpenVINO where it is installed.
     """
     if device == "cpu" and prefer_openvino and _has_openvino():
-        from gfprestore.engine_openvino import OpenvinoEngine
+        from gfprestore.openvino_engine import OpenvinoEngine
 
         return OpenvinoEngine(network, input_shape, input_dtype, precision, cache_folder)
     return TorchEngine(network, device, precision)
@@ -150,9 +157,13 @@ class TorchEngine:
     def _run_or_halve(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         try:
             return self._run_once(batch)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ALLOCATOR_FAILED in str(error)
+            if not is_full:
+                raise
             if len(batch) == 1:
                 raise out_of_memory(self.device) from error
+        # Outside the handler, whose error holds on to the failed call's tensors.
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
         half = len(batch) // 2
@@ -175,9 +186,9 @@ class TorchEngine:
         return tuple(o.float().cpu().numpy() if o.is_floating_point() else o.cpu().numpy() for o in outputs)
 
 
-def out_of_memory(device: str) -> DeviceError:
+def out_of_memory(device: str) -> OutOfMemoryError:
     """The error of a batch of one that does not fit."""
-    return DeviceError(
+    return OutOfMemoryError(
         f"The memory of {device} does not hold even one item at a time: "
         "close other programs, lower --batch-size, or take another --device."
     )

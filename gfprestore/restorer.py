@@ -62,7 +62,7 @@ class FaceRestorer:
             As many restored crops, RGB uint8 (S, S, 3), in the same order. The same crop always gives the same result.
 
         Raises:
-            DeviceError: The device's memory does not hold even one face.
+            OutOfMemoryError: The device's memory does not hold even one face.
             ValueError: A crop has another shape or dtype.
         """
         if not crops:

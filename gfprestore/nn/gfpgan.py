@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution, ToRgb, UpBlock
+from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution, ToRgb, UpBlock, set_normal
 
 CODE_EPSILON = 1e-8
 """Added under the root where a random code is normalised, as in StyleGAN2's own code."""
@@ -109,13 +109,14 @@ class StyleGan2Decoder(nn.Module):
         self.style_convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
         self.noises = nn.Module()
-        self.noises.register_buffer("noise0", torch.randn(1, 1, 4, 4))
+        self.noises.register_buffer("noise0", set_normal(torch.empty(1, 1, 4, 4)))
         for level in range(1, len(widths)):
             self.style_convs.append(StyledConvolution(widths[level - 1], widths[level], latent, resampling))
             self.style_convs.append(StyledConvolution(widths[level], widths[level], latent))
             self.to_rgbs.append(ToRgb(widths[level], latent, resampling))
             for index in (2 * level - 1, 2 * level):
-                self.noises.register_buffer(f"noise{index}", torch.randn(1, 1, 4 * 2**level, 4 * 2**level))
+                side = 4 * 2**level
+                self.noises.register_buffer(f"noise{index}", set_normal(torch.empty(1, 1, side, side)))
 
     def map_noise(self, z: Tensor) -> Tensor:
         """The prior's own mapping: random [N L] -> latent codes w [N L]. Only pretraining the prior needs it."""
@@ -162,7 +163,7 @@ class ConstantInput(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, channels, 4, 4))
+        self.weight = nn.Parameter(set_normal(torch.empty(1, channels, 4, 4)))
 
 
 def transform_features(features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

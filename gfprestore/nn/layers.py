@@ -22,6 +22,13 @@ FIR_TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
 """StyleGAN2's resampling filter [1, 3, 3, 1], normalised."""
 
 
+def set_normal(tensor: Tensor, std: float = 1.0) -> Tensor:
+    """Fill a tensor with normal random values, unless it is a meta tensor, whose values will be loaded."""
+    # On the meta device torch's normal_ does nothing but import its compiler, which takes seconds.
+    with torch.no_grad():
+        return tensor if tensor.is_meta else tensor.normal_(std=std)
+
+
 class Resampling(Enum):
     """How a network doubles and halves its features."""
 
@@ -120,9 +127,8 @@ class ModulatedConvolution(nn.Module):
 
     def reset_parameters(self) -> None:
         """Start with unit-variance outputs and a style of one."""
-        fan_in = self.weight[0, 0].numel()
-        nn.init.normal_(self.weight, std=fan_in**-0.5)
-        nn.init.kaiming_normal_(self.modulation.weight, nonlinearity="linear")
+        set_normal(self.weight, std=self.weight[0, 0].numel() ** -0.5)
+        set_normal(self.modulation.weight, std=self.modulation.in_features**-0.5)
         nn.init.ones_(self.modulation.bias)
 
     def inverse_norm(self, style: Tensor) -> Tensor:

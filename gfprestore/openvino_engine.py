@@ -1,0 +1,108 @@
+"""Run a network on the processor with OpenVINO.
+
+Every item is a request of its own on a graph of batch one: the result of an item then cannot depend on what else is in
+the batch, memory does not grow with it, and on the processor a larger batch is no faster.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from gfprestore.engine import out_of_memory
+from gfprestore.openvino_graph import UnknownOperationError, record
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE_SIDE = 128
+"""What a varying axis is while a network is traced: a multiple of every stride in use."""
+
+MOST_CACHED = 8
+"""Compiled models kept on disk; a full-width one takes 350 MB."""
+
+ALLOCATION_FAILED = "Failed to allocate"
+"""OpenVINO tells a failed allocation from other runtime errors only by its words."""
+
+_PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+
+
+class OpenvinoEngine:
+    """A network compiled by OpenVINO."""
+
+    device = "cpu"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        input_shape: tuple[int | None, ...],
+        input_dtype: str,
+        precision: str,
+        cache_folder: Path | None,
+    ) -> None:
+        self.precision = precision
+        self._lock = threading.Lock()
+        graph = _to_graph(network.eval(), (1, *input_shape[1:]), getattr(torch, input_dtype))
+        self._compiled = _compile(graph, precision, cache_folder)
+        self._request = self._compiled.create_infer_request()
+
+    def run(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Run the network; see `gfprestore.engine.Engine.run`."""
+        rows = []
+        with self._lock:
+            for item in range(len(batch)):
+                self._infer(np.ascontiguousarray(batch[item : item + 1]))
+                # The request's own memory is overwritten by the next item.
+                rows.append([np.array(tensor.data) for tensor in self._request.output_tensors])
+        return tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
+
+    def _infer(self, item: NDArray[Any]) -> None:
+        try:
+            self._request.infer([item], share_inputs=True)
+        except RuntimeError as error:
+            if ALLOCATION_FAILED not in str(error):
+                raise
+            raise out_of_memory(self.device) from error
+
+
+def _to_graph(network: nn.Module, shape: tuple[int | None, ...], dtype: torch.dtype) -> openvino.Model:
+    """Record the network, or trace it where its shapes vary or it does what the recorder does not know."""
+    sizes = [axis for axis in shape if axis is not None]
+    if len(sizes) == len(shape):
+        try:
+            return record(network, sizes, dtype)
+        except UnknownOperationError as error:
+            logger.debug("%s is traced rather than recorded: %s.", type(network).__name__, error)
+    example = torch.zeros([EXAMPLE_SIDE if axis is None else axis for axis in shape], dtype=dtype)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's own deprecation, and its remarks on fixed shapes
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        partial = openvino.PartialShape([-1 if axis is None else axis for axis in shape])
+        return openvino.convert_model(traced, example_input=example, input=[partial])
+
+
+def _compile(graph: openvino.Model, precision: str, cache_folder: Path | None) -> openvino.CompiledModel:
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    if cache_folder is not None:
+        try:
+            cache_folder.mkdir(parents=True, exist_ok=True)
+            _prune(cache_folder)
+            settings["CACHE_DIR"] = str(cache_folder)
+        except OSError as error:
+            logger.warning("Compiled models are not kept: %s.", error)
+    return openvino.Core().compile_model(graph, "CPU", settings)
+
+
+def _prune(folder: Path) -> None:
+    """Make room for one more compiled model by deleting the oldest."""
+    blobs = sorted(folder.glob("*.blob"), key=lambda blob: blob.stat().st_mtime, reverse=True)
+    for blob in blobs[MOST_CACHED - 1 :]:
+        blob.unlink(missing_ok=True)
