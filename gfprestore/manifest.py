@@ -5,13 +5,10 @@ The authors publish no digests. Those here agree between several independent cop
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from gfprestore.errors import WeightsError
-
-Kind = Literal["face", "detector", "background", "colour", "parsing", "landmarks", "recogniser", "prior", "peer"]
-"""What a file is for; `prior` starts a training, `peer` is another project's restorer for comparisons."""
+from gfprestore.manifest_metrics import METRIC_FILES
+from gfprestore.weightsfile import Kind as Kind
+from gfprestore.weightsfile import WeightsFile as WeightsFile
 
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download/"
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download/"
@@ -21,36 +18,6 @@ _DDCOLOR = "https://huggingface.co/piddnad/DDColor-models/resolve/e9e7b527709c8a
 
 _GFPGAN_LICENCE = "Apache-2.0 with NVIDIA StyleGAN2 (non-commercial) and CC BY-NC-SA parts; trained on FFHQ"
 _SHIPPED_LICENCE = "non-commercial: trained on faces from a generator trained on FFHQ"
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """One weights file."""
-
-    name: str
-    """What users type, as in `--model 1.4`."""
-
-    file: str
-    """File name, as its authors publish it."""
-
-    kind: Kind
-    """What it is for."""
-
-    bytes: int
-    """Size of the file."""
-
-    sha256: str
-    """Digest of the file, 64 hexadecimal digits."""
-
-    licence: str
-    """Its terms, in a few words."""
-
-    note: str
-    """What it is, in a few words."""
-
-    url: str | None = None
-    """HTTPS address; None for a file that ships with gfprestore."""
-
 
 MANIFEST = (
     WeightsFile(
@@ -261,6 +228,7 @@ MANIFEST = (
         note="CodeFormer, for comparisons",
         url=_CODEFORMER + "v0.1.0/codeformer.pth",
     ),
+    *METRIC_FILES,
 )
 
 
