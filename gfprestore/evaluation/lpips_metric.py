@@ -14,10 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gfprestore.errors import UsageError, WeightsError
+from gfprestore.evaluation.batch import ImageBatch, as_array
+from gfprestore.evaluation.network import MetricNetwork
 
 Backbone = Literal["alex", "vgg"]
 
@@ -145,3 +149,15 @@ def _heads_file(backbone: Backbone) -> Path:
     if spec is None or spec.origin is None:
         raise UsageError("LPIPS needs the package lpips: pip install 'gfprestore[eval]', or name other --metrics.")
     return Path(spec.origin).parent / "weights" / "v0.1" / f"{backbone}.pth"
+
+
+class LpipsMetric:
+    """LPIPS of the restored images to the truth; the column is `lpips-` and the backbone."""
+
+    def __init__(self, backbone: Backbone, network: MetricNetwork) -> None:
+        self._column = f"lpips-{backbone}"
+        self._network = network
+
+    def measure(self, batch: ImageBatch) -> dict[str, NDArray[np.float64]]:
+        """Measures a batch; see `Metric`."""
+        return {self._column: as_array(self._network.run(batch.truth_and_restored))}

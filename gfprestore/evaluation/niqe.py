@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from gfprestore.errors import WeightsError
-from gfprestore.evaluation.batch import ImageBatch
+from gfprestore.evaluation.batch import ImageBatch, as_pixels
 
 Array = NDArray[np.float64]
 
@@ -180,5 +180,5 @@ class NiqeMetric:
 
     def measure(self, batch: ImageBatch) -> dict[str, NDArray[np.float64]]:
         """Measures a batch; see `Metric`."""
-        restored = batch.restored.permute(0, 1, 3, 4, 2).cpu().numpy()
+        restored = as_pixels(batch.restored)  # [N M H W 3]
         return {"niqe": np.array([[niqe(image, self._model) for image in images] for images in restored])}

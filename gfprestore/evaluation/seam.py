@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.evaluation.batch import ImageBatch
+from gfprestore.evaluation.batch import ImageBatch, as_pixels
 from gfprestore.training.degradation import LUMA
 
 
@@ -53,17 +53,13 @@ def _outside(is_same: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class SeamMetric:
-    """Steps at the borders of pasted faces; the batch's truth is the photo without them."""
+    """Steps at the borders of pasted faces, against the photo without them."""
 
     def measure(self, batch: ImageBatch) -> dict[str, NDArray[np.float64]]:
         """Measures a batch; see `Metric`."""
-        truth = batch.truth.permute(0, 2, 3, 1).cpu().numpy()
-        restored = batch.restored.permute(0, 1, 3, 4, 2).cpu().numpy()
-        return {
-            "seam": np.array(
-                [
-                    [seam_step(image, background) for image in images]
-                    for images, background in zip(restored, truth, strict=True)
-                ]
-            )
-        }
+        backgrounds, restored = as_pixels(batch.background), as_pixels(batch.restored)
+        steps = [
+            [seam_step(image, background) for image in images]
+            for images, background in zip(restored, backgrounds, strict=True)
+        ]
+        return {"seam": np.array(steps)}
