@@ -6,12 +6,48 @@ crop's border: whatever the restoration drew there never meets the photo at an e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import IntEnum
 from functools import lru_cache
+from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+
+MaskKind = Literal["face", "head", "square"]
+"""What is replaced: the face, the face with its hair and neck, or the whole crop."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in whole canvas pixels; right and bottom lie outside."""
+
+
+class FaceLabel(IntEnum):
+    """What a pixel of a parsed face shows: the classes of CelebAMask-HQ, numbered as facexlib's BiSeNet does."""
+
+    BACKGROUND = 0
+    SKIN = 1
+    LEFT_BROW = 2
+    RIGHT_BROW = 3
+    LEFT_EYE = 4
+    RIGHT_EYE = 5
+    GLASSES = 6
+    LEFT_EAR = 7
+    RIGHT_EAR = 8
+    EARRING = 9
+    NOSE = 10
+    MOUTH = 11
+    UPPER_LIP = 12
+    LOWER_LIP = 13
+    NECK = 14
+    NECKLACE = 15
+    CLOTHES = 16
+    HAIR = 17
+    HAT = 18
+
 
 BORDER_MARGIN = 0.03
 """Part of the crop's side along each border where every mask is exactly zero: generators draw worst at their border."""
@@ -61,3 +97,165 @@ def border_mask(size: int, feather: float = BORDER_FEATHER) -> Mask:
     mask = smoothstep((radius - from_straight_part) / radius)
     mask.setflags(write=False)
     return mask
+
+
+_OVAL_CENTRE = (0.5, 0.53)
+"""Middle of the oval (x, y) in parts of the crop's side: between the eyes and the nose's tip."""
+
+_OVAL_POWER = 2.5
+"""Exponent of the superellipse: jaws are squarer than an ellipse."""
+
+_OVALS = {"face": (0.40, 0.48, 0.66), "head": (0.49, 0.56, 0.75)}
+"""Half width and half height of the oval in parts of the crop's side, and the part of its radius that is wholly
+inside. Chosen by looking: the edge of `face` lies in hair and background, where a restoration is seen least."""
+
+_OVAL_BORDER_FEATHER = 0.1
+"""Feather of the border mask below an oval: narrower than alone, so that chins are inside."""
+
+
+@lru_cache(maxsize=8)
+def oval_mask(size: int, kind: MaskKind = "face") -> Mask:
+    """Weigh a face where no parsing tells its outline: a superellipse about the mean face, within the border mask.
+
+    Args:
+        size: Side S of the crop in pixels; the frame is that of the face template.
+        kind: `face` ends in the hair, `head` goes around it, `square` is the border mask alone.
+
+    Returns:
+        float32 (S, S), 0..1, read-only, without a step; zero within BORDER_MARGIN * S of the border.
+    """
+    if kind == "square":
+        return border_mask(size)
+    half_width, half_height, inner = _OVALS[kind]
+    across, down = (
+        np.abs((np.arange(size, dtype=np.float32) + np.float32(0.5)) / size - centre) / half
+        for centre, half in zip(_OVAL_CENTRE, (half_width, half_height), strict=True)
+    )
+    radius = (across[None, :] ** _OVAL_POWER + down[:, None] ** _OVAL_POWER) ** (1 / _OVAL_POWER)
+    ramp = np.asarray((1.0 - radius) / (1.0 - inner), np.float32)
+    mask = smoothstep(ramp) * border_mask(size, _OVAL_BORDER_FEATHER)
+    mask.setflags(write=False)
+    return mask
+
+
+_FACE = frozenset(
+    {label for label in FaceLabel if FaceLabel.SKIN <= label <= FaceLabel.LOWER_LIP} - {FaceLabel.EARRING}
+)
+_HEAD = _FACE | {FaceLabel.EARRING, FaceLabel.NECK, FaceLabel.NECKLACE, FaceLabel.HAIR}
+_OCCLUDERS = frozenset({FaceLabel.GLASSES, FaceLabel.HAT})
+
+_PARSED_FEATHER = 0.0625
+"""Part of the crop's side over which the mask of a parsed region rises: 32 px of 512, so at most 12/255 per pixel."""
+
+_FEWEST_FEATHER_PIXELS = 10.0
+"""Width of that edge in pixels of the output, as long as the face leaves room for it: small faces get a softer edge."""
+
+_WIDEST_FEATHER = 0.15
+"""Part of the crop's side that the edge takes at most."""
+
+
+def face_mask(
+    size: int,
+    kind: MaskKind = "face",
+    *,
+    before: Labels | None = None,
+    after: Labels | None = None,
+    output_pixels: float = 1.0,
+    restore_occluders: bool = False,
+    protect_glasses: bool = True,
+) -> Mask:
+    """Weigh one face by what its pixels show.
+
+    The region to replace is cut down by everything that is to keep its own pixels, and only then made soft, by the
+    distance to its complement: so the weight is zero on all of it, and nowhere steeper than the feather.
+
+    Args:
+        size: Side S of the crop in pixels.
+        kind: `face`, `head` or `square`.
+        before: Labels of the photo's crop, `FaceLabel` (S, S); None where there is no parser.
+        after: Labels of the restored crop; None judges by `before` alone.
+        output_pixels: Pixels of the output per crop pixel.
+        restore_occluders: Replace glasses and hats too; otherwise, like hands, they keep their own pixels.
+        protect_glasses: Keep the photo's pixels where glasses are in one of `before` and `after` only.
+
+    Returns:
+        float32 (S, S), 0..1; the oval of `oval_mask` where there are no labels or no face in them.
+    """
+    outline = oval_mask(size, kind)
+    if before is None:
+        return outline
+    after = before if after is None else after
+    region = _region(kind, before, after, restore_occluders)
+    if protect_glasses:
+        region &= (before == FaceLabel.GLASSES) == (after == FaceLabel.GLASSES)
+    region &= outline > 0
+    if kind != "square":
+        region = _own_part(region)
+    if not region.any():
+        return outline
+    feather = min(max(_PARSED_FEATHER * size, _FEWEST_FEATHER_PIXELS / output_pixels), _WIDEST_FEATHER * size)
+    return _soften(region, feather)
+
+
+def _region(kind: MaskKind, before: Labels, after: Labels, restore_occluders: bool) -> NDArray[np.bool_]:
+    """Select the pixels to replace: those that show what is replaced both now and in the restoration."""
+    replaced = {"face": _FACE, "head": _HEAD, "square": frozenset(FaceLabel)}[kind]
+    replaced = replaced | _OCCLUDERS if restore_occluders else replaced - _OCCLUDERS
+    table = np.isin(np.arange(256), [int(label) for label in replaced])
+    # Both: a hand that a restoration turns into a cheek keeps its own pixels.
+    return np.asarray(table[before] & table[after], np.bool_)
+
+
+def _own_part(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the part of a region that hangs together with the middle of the crop: other faces in it are not this one."""
+    size = region.shape[0]
+    count, parts = cv2.connectedComponents(region.astype(np.uint8), connectivity=4)
+    if count <= 2:
+        return region
+    middle = parts[size * 3 // 8 : size * 3 // 4, size * 3 // 8 : size * 5 // 8]
+    votes = np.bincount(middle[middle > 0].ravel(), minlength=count)
+    return np.asarray(parts == votes.argmax(), np.bool_) if votes.any() else np.zeros_like(region)
+
+
+def _soften(region: NDArray[np.bool_], feather: float) -> Mask:
+    """Fall from one inside a region to zero at its edge, over `feather` pixels, without a kink."""
+    size = region.shape[0]
+    inside = region.astype(np.uint8)
+    reach = round(BORDER_MARGIN * size)
+    inside[:reach], inside[-reach:], inside[:, :reach], inside[:, -reach:] = 0, 0, 0, 0
+    distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+    # The distance has kinks along the middle of thin parts; averaging takes them off and makes no slope steeper.
+    return np.asarray(cv2.blur(smoothstep(distance / np.float32(feather)), (5, 5)), np.float32)
+
+
+def settle_overlaps(boxes: Sequence[Box], masks: Sequence[Mask], sizes: Sequence[float]) -> list[Mask]:
+    """Let larger faces win where masks overlap, so that no pixel shows two restorations of one edge.
+
+    A larger face stands nearer and covers the smaller one. Each mask is weakened by what larger ones leave free,
+    squared: pasted smallest first, the place where two faces meet goes through the photo's own pixels, which both
+    agree with, instead of through a mixture of two restorations.
+
+    Args:
+        boxes: Where each mask lies on the canvas.
+        masks: Weights 0..1, (bottom - top, right - left) of their boxes.
+        sizes: Size of each face on the canvas, in any one unit; of equals the first wins.
+
+    Returns:
+        New masks in the same order; one that meets no larger face is the same array. Every result is at most its mask,
+        and smooth where the masks are.
+    """
+    order = sorted(range(len(masks)), key=lambda index: -sizes[index])
+    settled = list(masks)
+    for rank, index in enumerate(order):
+        for larger in order[:rank]:
+            left, top = (max(boxes[index][axis], boxes[larger][axis]) for axis in (0, 1))
+            right, bottom = (min(boxes[index][axis], boxes[larger][axis]) for axis in (2, 3))
+            if left >= right or top >= bottom:
+                continue
+            if settled[index] is masks[index]:
+                settled[index] = masks[index].copy()
+            x, y = boxes[index][:2]
+            other_x, other_y = boxes[larger][:2]
+            covering = masks[larger][top - other_y : bottom - other_y, left - other_x : right - other_x]
+            settled[index][top - y : bottom - y, left - x : right - x] *= np.square(1 - covering)
+    return settled

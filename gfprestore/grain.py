@@ -1,0 +1,148 @@
+"""Film grain and sensor noise: measured in the photo, given back to the restored face.
+
+A restoration is clean, and a clean face in a grainy photo looks pasted from another camera. The photo's noise is
+measured octave by octave, and each octave of the face is topped up to it, so that the grain's size is right however
+large the face is in the photo: the octaves below the photo's own sampling hold no noise and get none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gfprestore.bands import FloatImage, join_bands, split_bands
+from gfprestore.masks import oval_mask
+
+MAD_OF_NORMAL = 0.6745
+"""Median absolute value of a normal distribution of standard deviation 1."""
+
+_BLOCK_PIXELS = 16
+"""Flatness is judged in squares of this side, in crop pixels: small enough to fit between the features of a face."""
+
+_FLAT_PART = 0.3
+"""The flattest part of the squares, by the next coarser octave, in which noise is measured."""
+
+_SHADOW, _HIGHLIGHT = 4.0, 96.0
+"""Lightness beyond which a scan clips, so that what is flat there says nothing about noise."""
+
+_LEAST_OCTAVES = 2
+"""Octaves read as noise in a crop that is no larger than the photo. An upsampled crop adds those the photo is too small
+to fill; coarser ones hold too much of the face, and noise in them looks like blotched skin."""
+
+_MOST_OCTAVES = 4
+"""Octaves, from the crop's finest, that may hold noise at all: waves longer than an eye are shading."""
+
+_MOST_GRAIN = 8.0
+"""Largest noise believed, in Lab units: above it, it is texture."""
+
+
+def measure_grain(bands: Sequence[FloatImage], lightness: FloatImage, sampling: float) -> NDArray[np.float32]:
+    """Measure noise by octave and channel, robustly, where the picture is flat.
+
+    Args:
+        bands: Pyramid of a crop from `split_bands`, levels (h, w, C); channel 0 is lightness.
+        lightness: (S, S), 0..100, of the same crop.
+        sampling: Photo pixels per crop pixel.
+
+    Returns:
+        float32 (K, C): standard deviation of each octave's coefficients that is noise, in their own units; zero in
+        octaves too coarse to tell noise from the picture.
+    """
+    octaves = len(bands) - 1
+    channels = bands[0].shape[2]
+    grain = np.zeros((octaves, channels), np.float32)
+    side = max(1, lightness.shape[0] // _BLOCK_PIXELS)
+    level = _shrink(lightness, side)
+    # On the face alone: noise follows the light, and a dark background has less of it.
+    on_face = _shrink(oval_mask(lightness.shape[0]), side) > 0.5
+    usable = on_face & (level > _SHADOW) & (level < _HIGHLIGHT)
+    if not usable.any():
+        return grain
+    own_octave = int(np.ceil(np.log2(1 / sampling)))
+    for octave in range(min(octaves, _MOST_OCTAVES, max(_LEAST_OCTAVES, own_octave + 1))):
+        structure = _shrink(np.abs(bands[octave + 1][..., 0]), side)
+        limit = np.quantile(structure[usable], _FLAT_PART)
+        blocks = ((structure <= limit) & usable).astype(np.uint8)
+        height, width = bands[octave].shape[:2]
+        flat = np.asarray(cv2.resize(blocks, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
+        deviation = np.median(np.abs(bands[octave][flat]), axis=0) / MAD_OF_NORMAL  # [C]
+        grain[octave] = np.minimum(deviation, _MOST_GRAIN)
+    return grain
+
+
+def draw_grain(amounts: NDArray[np.float32], lightness: FloatImage, seed: int) -> FloatImage:
+    """Draw noise that measures as `amounts` in the light that the face is in, and less in its shadows.
+
+    Args:
+        amounts: (K, C), standard deviation of each octave's coefficients, as `measure_grain` gives them.
+        lightness: (S, S), 0..100, of the crop that gets the noise.
+        seed: Chooses the pattern; the same seed gives the same bytes.
+
+    Returns:
+        float32 (S, S, C), to be added.
+    """
+    size = lightness.shape[0]
+    channels = amounts.shape[1]
+    deviations = _deviations(amounts, _leakage(size, len(amounts)))
+    bands = []
+    for octave, deviation in enumerate(deviations):
+        side = -(-size >> octave)
+        if deviation.any():
+            shift = (seed % side, (seed // side) % side)
+            bands.append(np.roll(_noise_octave(side)[..., :channels], shift, axis=(0, 1)) * deviation)
+        else:
+            bands.append(np.zeros((side, side, channels), np.float32))
+    bands.append(np.zeros((-(-size >> len(deviations)),) * 2 + (channels,), np.float32))
+    return join_bands(bands) * _light_of_face(lightness)[..., None]
+
+
+def _light_of_face(lightness: FloatImage) -> FloatImage:
+    """Weigh noise by light, (S, S), about 1 on the face: a print's shadows hold less of it."""
+    size = lightness.shape[0]
+    small = _shrink(lightness, max(1, size // _BLOCK_PIXELS))
+    weight = _shrink(oval_mask(size), small.shape[0])
+    usual = float((small * weight).sum() / weight.sum())
+    light = np.clip(small / max(usual, 1.0), 0.2, 1.0)
+    return np.asarray(cv2.resize(light, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _deviations(amounts: NDArray[np.float32], leakage: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Find the coefficients' deviation (K, C) that shows as `amounts` after joining and splitting again."""
+    wanted = np.square(amounts)
+    power = wanted.copy()
+    # Octaves leak into each other, so this is a system of equations whose unknowns cannot be negative.
+    for _ in range(12):
+        power *= wanted / np.maximum(leakage @ power, 1e-12)
+    return np.sqrt(power)
+
+
+@lru_cache(maxsize=4)
+def _leakage(size: int, octaves: int) -> NDArray[np.float32]:
+    """Measure the variance that octave i shows where octave j alone holds noise of deviation 1, (K, K)."""
+    leakage = np.eye(octaves, dtype=np.float32)
+    empty = split_bands(np.zeros((size, size, 1), np.float32), octaves)
+    for source in range(min(octaves, _MOST_OCTAVES)):
+        bands = list(empty)
+        bands[source] = _noise_octave(bands[source].shape[0])[..., :1]
+        shown = split_bands(join_bands(bands), octaves)
+        leakage[:, source] = [float(np.square(band).mean()) for band in shown[:-1]]
+    return leakage
+
+
+@lru_cache(maxsize=16)
+def _noise_octave(side: int) -> FloatImage:
+    """Draw one octave of white noise, standard deviation 1, (side, side, 3); always the same."""
+    white = np.random.default_rng(side).standard_normal((side, side, 3), np.float32)
+    # White noise without its coarser octaves, as a Laplacian level of noise is.
+    octave = split_bands(white, 1)[0]
+    octave /= octave.std(axis=(0, 1))
+    octave.setflags(write=False)
+    return octave
+
+
+def _shrink(image: FloatImage, side: int) -> FloatImage:
+    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.float32)
