@@ -1,0 +1,153 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped, in one file."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gfprestore import __version__
+from gfprestore.atomic import atomic_file
+from gfprestore.errors import UsageError, printable
+from gfprestore.training.config import TrainingConfig
+from gfprestore.training.configfile import config_table, parse_config
+from gfprestore.training.recipe import Recipe
+
+FORMAT = 1
+"""Raised when a file of this version would mislead an older reader."""
+
+BEST = "best.pt"
+"""Name of the checkpoint whose validation was the best."""
+
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    """Steps done."""
+
+    best: float | None = None
+    """Best value of the deciding metric so far."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Validations so far: `step` and the metrics."""
+
+
+def save_checkpoint(path: Path, recipe: Recipe, progress: Progress, config: TrainingConfig) -> None:
+    """Writes a checkpoint; the file is complete or absent.
+
+    Raises:
+        OutputError: The disk is full or the folder cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "version": __version__,
+        "config": config_table(config),
+        "progress": {"step": progress.step, "best": progress.best, "history": progress.history},
+        "modules": {name: module.state_dict() for name, module in recipe.modules.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in recipe.optimisers.items()},
+        "random": random_state(),
+    }
+    with atomic_file(path, overwrite=True) as stream:
+        torch.save(content, stream)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint without running anything in it, on the CPU.
+
+    Raises:
+        UsageError: The file is missing, damaged, or none of this program's.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{printable(path)} is no readable checkpoint: name another CHECKPOINT.") from error
+    if not isinstance(content, dict) or not {"format", "config", "modules"} <= content.keys():
+        raise UsageError(f"{printable(path)} is no checkpoint of gfprestore-train: name another CHECKPOINT.")
+    if content["format"] != FORMAT:
+        raise UsageError(f"{printable(path)} was written by gfprestore {content['version']}: use that version.")
+    return content
+
+
+def restore(content: Mapping[str, Any], recipe: Recipe) -> Progress:
+    """Puts a checkpoint's values into a recipe and the random generators.
+
+    Raises:
+        UsageError: The recipe has other networks than the checkpoint.
+    """
+    for kind, parts in (("modules", recipe.modules), ("optimisers", recipe.optimisers)):
+        if parts.keys() != content[kind].keys():
+            raise UsageError("The checkpoint has other networks than CONFIG asks for: name another --output.")
+    try:
+        for name, module in recipe.modules.items():
+            module.load_state_dict(content["modules"][name])
+        for name, optimiser in recipe.optimisers.items():
+            load_optimiser(optimiser, content["optimisers"][name])
+    except (RuntimeError, ValueError) as error:
+        raise UsageError("The checkpoint's networks have other shapes than CONFIG's: name another --output.") from error
+    set_random_state(content["random"])
+    return Progress(**content["progress"])
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Loads moments and counts, but keeps rates and betas, which the configuration decides."""
+    groups = [{**group, "params": None} for group in optimiser.param_groups]
+    optimiser.load_state_dict(dict(state))
+    for group, kept in zip(optimiser.param_groups, groups, strict=True):
+        group.update({name: value for name, value in kept.items() if name != "params"})
+
+
+def checkpoint_config(content: Mapping[str, Any]) -> TrainingConfig:
+    """The configuration that a checkpoint was trained with."""
+    return parse_config(content["config"])
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after so many steps lies."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first, without the best one."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def remove_old_checkpoints(folder: Path, keep: int) -> None:
+    """Deletes all but the last `keep` checkpoints, and never the last one."""
+    for path in find_checkpoints(folder)[: -max(1, keep)]:
+        path.unlink(missing_ok=True)
+
+
+def random_state() -> dict[str, Any]:
+    """State of the process's random generators, as values that a checkpoint may hold."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Sets the process's random generators to a state of `random_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))

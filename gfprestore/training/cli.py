@@ -1,0 +1,90 @@
+"""`gfprestore-train`: trains GFP-GAN and exports weights that `gfprestore` loads."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from gfprestore import __version__
+from gfprestore.command import run_command
+
+_PATH = click.Path(path_type=Path)
+
+EPILOG = """\b
+Examples:
+  gfprestore-train run compact -o runs/compact --set 'data.sources=["faces"]'
+  torchrun --nproc-per-node 4 -m gfprestore.training.cli run my.toml -o runs/mine
+  gfprestore-train export runs/compact/best.pt -o weights/mine.safetensors
+
+\b
+Exit status: 0 done, 2 wrong usage, 3 some photos failed, 4 no photos found, 5 weights,
+6 device, 7 output, 130 interrupted, 143 terminated.
+"""
+
+
+@click.group(
+    name="gfprestore-train",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more; show the traceback of an error.")
+def main(verbose: bool) -> None:
+    """Train GFP-GAN."""
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(message)s")
+    # The libraries' own debug lines would drown the run's.
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("gfprestore").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@main.command("run")
+@click.argument("config")
+@click.option("-o", "--output", required=True, type=_PATH, help="Folder of the run; one with checkpoints goes on.")
+@click.option("--set", "changes", multiple=True, metavar="A.B=C", help="Change a key of CONFIG; may be repeated.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop, with a checkpoint, after so long.")
+@click.option("--print-config", is_flag=True, help="Write the effective configuration to stdout and do nothing.")
+def run_training(
+    config: str, output: Path, changes: tuple[str, ...], minutes: float | None, print_config: bool
+) -> None:
+    """Train as CONFIG says: a TOML file, or a preset: article, compact, prior, release.
+
+    Run the same command again to go on from the last checkpoint. Ctrl-C and SIGTERM write one first.
+    """
+    from gfprestore.training.configfile import config_toml, load_config
+
+    settings = load_config(config, changes)
+    if print_config:
+        click.echo(config_toml(settings), nl=False)
+        return
+    from gfprestore.training.loop import train
+    from gfprestore.training.processes import join_processes
+
+    with join_processes(settings.run.device) as process:
+        progress = train(settings, output, process, minutes=minutes)
+        if process.leads:
+            click.echo(f"{progress.step} of {settings.run.steps} steps are done.", err=True)
+
+
+@main.command("export")
+@click.argument("checkpoint", type=_PATH)
+@click.option("-o", "--output", required=True, type=_PATH, help="File to write, *.safetensors.")
+@click.option("--precision", type=click.Choice(["fp16", "fp32"]), default="fp16", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def export_weights(checkpoint: Path, output: Path, precision: str, overwrite: bool) -> None:
+    """Write the averaged generator of CHECKPOINT as weights that gfprestore loads, and a model card beside them."""
+    from gfprestore.training.export import export_checkpoint
+
+    card = export_checkpoint(checkpoint, output, precision=precision, overwrite=overwrite)
+    click.echo(f"{output} and {card} are written.", err=True)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,136 @@
+"""Makes weights that `gfprestore` loads out of a checkpoint, and a model card beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from gfprestore.atomic import atomic_file
+from gfprestore.errors import UsageError, printable
+from gfprestore.nn.checkpoint import load_gfpgan
+from gfprestore.training.checkpoints import checkpoint_config, read_checkpoint
+from gfprestore.training.config import TrainingConfig
+from gfprestore.training.configfile import config_table, config_toml
+
+PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+"""Types that weights are stored in; the tool computes in the type it chooses, whatever the file's."""
+
+LARGEST_HALF = 65504.0
+"""Greatest number of fp16."""
+
+
+def export_checkpoint(checkpoint: Path, target: Path, *, precision: str, overwrite: bool) -> Path:
+    """Writes the averaged generator as safetensors, and a model card.
+
+    A checkpoint of the `prior` recipe gives a StyleGAN2, for `generator.prior`.
+
+    Args:
+        checkpoint: File of a run.
+        target: `*.safetensors`.
+        precision: `fp16` or `fp32`.
+        overwrite: Whether to replace a file that is there.
+
+    Returns:
+        Path of the model card, the target's name with `.md`.
+
+    Raises:
+        UsageError: The checkpoint cannot be read, or the target has another ending.
+        OutputError: The folder cannot be written.
+    """
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--output {printable(target)} is not called *.safetensors.")
+    content = read_checkpoint(checkpoint)
+    config = checkpoint_config(content)
+    tensors = _stored(content["modules"]["generator_ema"], precision)
+    if config.recipe == "restoration":
+        # What cannot be loaded is not written.
+        load_gfpgan(tensors)
+    data = safetensors.torch.save(tensors, metadata=_metadata(content, config, precision))
+    with atomic_file(target, overwrite=overwrite) as stream:
+        stream.write(data)
+    card = target.with_suffix(".md")
+    text = model_card(content, config, name=target.name, data=data, precision=precision)
+    with atomic_file(card, overwrite=True) as stream:
+        stream.write(text.encode("utf-8"))
+    return card
+
+
+def model_card(content: Mapping[str, Any], config: TrainingConfig, *, name: str, data: bytes, precision: str) -> str:
+    """The model card of exported weights, Markdown: what they are, how they were made, what was measured.
+
+    Args:
+        content: The checkpoint.
+        config: Its configuration.
+        name: Name of the weights' file.
+        data: Its bytes.
+        precision: The type that they are stored in.
+    """
+    steps = content["progress"]["step"]
+    values = sum(tensor.numel() for tensor in content["modules"]["generator_ema"].values())
+    started = f", from `{Path(config.generator.weights).name}`" if config.generator.weights else ""
+    facts = [
+        f"- Kind: {'GFP-GAN' if config.recipe == 'restoration' else 'StyleGAN2, a prior for GFP-GAN'},"
+        f" {config.generator.size} x {config.generator.size} pixels, {values:,} values, {precision}",
+        f"- Size: {len(data):,} bytes",
+        f"- SHA-256: `{hashlib.sha256(data).hexdigest()}`",
+        f"- Made by: gfprestore {content['version']}, recipe `{config.recipe}`, seed {config.run.seed}",
+        f"- Trained: {steps:,} steps of {config.run.batch} faces, {steps * config.run.batch:,} faces seen{started}",
+    ]
+    lines = [f"# {name}", "", *facts, "", "## Validation", "", *_validation(content, config), ""]
+    lines += ["## Configuration", "", "```toml", config_toml(config).rstrip(), "```", ""]
+    lines += ["## Limits and licence", "", *_LIMITS, ""]
+    return "\n".join(lines)
+
+
+_LIMITS = (
+    "The network knows faces like those it was trained on; it fills in what a degraded photo does not show, so a",
+    "restored face is a guess and no evidence of who or what was there. Heavy damage, profiles, glasses and hands come",
+    "out worse. Whoever publishes these weights must add where the training faces came from, and under",
+    "which terms: the terms of the faces and of the weights that the training started from go on here.",
+)
+
+
+def _validation(content: Mapping[str, Any], config: TrainingConfig) -> list[str]:
+    history = content["progress"]["history"]
+    if not history:
+        return ["Nothing was measured while these weights were trained; `gfprestore-eval` measures them."]
+    names = [name for name in history[-1] if name != "step"]
+    rows = [f"| {entry['step']} | " + " | ".join(f"{entry[name]:.4g}" for name in names) + " |" for entry in history]
+    about = (
+        f"{config.validation.count} faces never trained on, degraded with the preset {config.validation.degradation}."
+    )
+    return [about, "", f"| step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows]
+
+
+def _stored(state: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
+    """The state dict in the file's type.
+
+    Raises:
+        UsageError: A value does not fit into fp16.
+    """
+    kind = PRECISIONS[precision]
+    tensors = {}
+    for key, tensor in state.items():
+        if kind is torch.float16 and float(tensor.abs().max()) > LARGEST_HALF:
+            raise UsageError(f"The weights' entry {key!r} has values too large for fp16: use --precision fp32.")
+        tensors[key] = tensor.to(kind).contiguous()
+    return tensors
+
+
+def _metadata(content: Mapping[str, Any], config: TrainingConfig, precision: str) -> dict[str, str]:
+    """Header of the file: text by name, so that the weights tell what they are."""
+    return {
+        "format": "pt",
+        "made_by": f"gfprestore {content['version']}",
+        "recipe": config.recipe,
+        "precision": precision,
+        "steps": str(content["progress"]["step"]),
+        "config": json.dumps(config_table(config)),
+    }

@@ -1,0 +1,184 @@
+"""The training loop: data, steps, numbers, checkpoints; the same for every recipe."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gfprestore.errors import GfprestoreError
+from gfprestore.training.checkpoints import (
+    BEST,
+    Progress,
+    checkpoint_path,
+    find_checkpoints,
+    read_checkpoint,
+    remove_old_checkpoints,
+    restore,
+    save_checkpoint,
+)
+from gfprestore.training.config import TrainingConfig
+from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, make_loader
+from gfprestore.training.monitor import Monitor
+from gfprestore.training.processes import Process, StopRequest, any_process, mean_over_processes, share_of
+from gfprestore.training.recipe import Recipe, learning_rate_factor, set_learning_rates
+from gfprestore.training.regions import read_components
+from gfprestore.training.sources import FaceSet, open_faces
+from gfprestore.training.validation import Validator, make_validator
+
+logger = logging.getLogger(__name__)
+
+
+class DivergedError(GfprestoreError):
+    """A loss is no longer a number."""
+
+
+def train(config: TrainingConfig, folder: Path, process: Process, *, minutes: float | None = None) -> Progress:
+    """Trains until the last step, or until it is asked to stop.
+
+    Args:
+        config: Everything about the run.
+        folder: Where checkpoints, numbers and images go; a run that has checkpoints there goes on from the last one.
+        process: This process among those of the run.
+        minutes: Stop, with a checkpoint, after so many minutes; None does not.
+
+    Returns:
+        Where the run stands.
+
+    Raises:
+        GfprestoreError: The configuration does not fit the files or the machine, or the training has diverged.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the checkpoint is written.
+    """
+    share_of(config.run.batch, config.run.accumulate, process.world)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    faces, held_out = open_faces(config.data.sources, config.data.held_out)
+    recipe = build_recipe(config, process.device)
+    progress = resume(folder, recipe)
+    validator = make_validator(config, held_out, process.device) if process.leads else None
+    with Monitor(config, folder, progress.step, leads=process.leads) as monitor:
+        run = TrainingRun(config, folder, process, recipe, monitor, validator)
+        return run.go_on(progress, faces, minutes)
+
+
+def build_recipe(config: TrainingConfig, device: torch.device) -> Recipe:
+    """Builds the networks and optimisers that a configuration asks for."""
+    if config.recipe == "prior":
+        from gfprestore.training.prior import PriorPretraining
+
+        return PriorPretraining(config, device)
+    from gfprestore.training.restoration import Restoration
+
+    return Restoration(config, device)
+
+
+def resume(folder: Path, recipe: Recipe) -> Progress:
+    """Goes on from a folder's last checkpoint, or starts anew where there is none."""
+    found = find_checkpoints(folder)
+    if not found:
+        return Progress()
+    progress = restore(read_checkpoint(found[-1]), recipe)
+    logger.info("Going on from %s.", found[-1])
+    return progress
+
+
+class TrainingRun:
+    """What a run's steps share."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        folder: Path,
+        process: Process,
+        recipe: Recipe,
+        monitor: Monitor,
+        validator: Validator | None,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._process = process
+        self._recipe = recipe
+        self._monitor = monitor
+        self._validator = validator
+
+    def go_on(self, progress: Progress, faces: FaceSet, minutes: float | None) -> Progress:
+        """Runs the steps that are left; see `train`."""
+        config, ends = self._config.run, math.inf if minutes is None else time.monotonic() + 60 * minutes
+        with StopRequest().listening() as stop:
+            for batch in self._batches(faces, progress.step):
+                values = self._run_step(progress.step, batch)
+                progress.step += 1
+                self._report(progress, batch, values)
+                self._validate(progress)
+                is_asked = any_process(stop.is_asked, self._process.device)
+                is_over = any_process(time.monotonic() > ends, self._process.device)
+                is_last = progress.step == config.steps or is_asked or is_over
+                if is_last or progress.step % config.checkpoint_every == 0:
+                    self._save(progress)
+                if is_asked:
+                    stop.finish()
+                if is_last:
+                    break
+        return progress
+
+    def _batches(self, faces: FaceSet, first_step: int) -> Iterator[Batch]:
+        config, process = self._config, self._process
+        components = None if config.data.components is None else read_components(Path(config.data.components))
+        dataset = DegradedFaces(
+            faces,
+            config.degradation,
+            size=config.generator.size,
+            seed=config.run.seed,
+            flip=config.data.flip,
+            components=components,
+        )
+        sampler = StepSampler(first_step, config.run.steps, config.run.batch, process.rank, process.world)
+        is_cuda = process.device.type == "cuda"
+        memory_format = torch.channels_last if config.run.channels_last else torch.contiguous_format
+        for batch in make_loader(dataset, sampler, config.data.workers, pin_memory=is_cuda):
+            yield batch.to(process.device, memory_format)
+
+    def _run_step(self, step: int, batch: Batch) -> dict[str, Tensor]:
+        factor = learning_rate_factor(self._config.optimiser, step, self._config.run.steps)
+        set_learning_rates(self._recipe.optimisers.values(), factor)
+        return self._recipe.train_step(step, batch.split(self._config.run.accumulate))
+
+    def _report(self, progress: Progress, batch: Batch, values: dict[str, Tensor]) -> None:
+        config = self._config.run
+        self._monitor.count(progress.step, len(batch) * self._process.world)
+        if progress.step % config.log_every == 0:
+            means = mean_over_processes(values)
+            if not all(map(math.isfinite, means.values())):
+                wrong = next(name for name, value in means.items() if not math.isfinite(value))
+                raise DivergedError(
+                    f"The training has diverged before step {progress.step}: {wrong} is no number;"
+                    " lower optimiser.learning_rate and run again to go on from the last checkpoint."
+                )
+            self._monitor.write_numbers(progress.step, means)
+        if config.images_every and progress.step % config.images_every == 0 and self._process.leads:
+            self._monitor.write_images(progress.step, batch.degraded, self._recipe.sample(batch), batch.truth)
+
+    def _validate(self, progress: Progress) -> None:
+        """Measures where it is time to, and keeps the best checkpoint."""
+        config = self._config.validation
+        if self._validator is None or not config.every or progress.step % config.every:
+            return
+        metrics = self._validator.measure(self._recipe)
+        self._monitor.write_metrics(progress.step, metrics)
+        progress.history.append({"step": progress.step, **metrics})
+        value = metrics[config.best]
+        if progress.best is None or self._validator.is_better(value, progress.best, config.best):
+            progress.best = value
+            save_checkpoint(self._folder / BEST, self._recipe, progress, self._config)
+
+    def _save(self, progress: Progress) -> None:
+        if self._process.leads:
+            path = checkpoint_path(self._folder, progress.step)
+            save_checkpoint(path, self._recipe, progress, self._config)
+            remove_old_checkpoints(self._folder, self._config.run.keep)
+            logger.info("Step %d is kept in %s.", progress.step, path)

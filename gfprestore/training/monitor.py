@@ -1,0 +1,113 @@
+"""What a run tells while it runs: a progress bar, lines of numbers, tensorboard scalars and image grids."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from gfprestore.training.config import TrainingConfig
+from gfprestore.training.configfile import config_toml
+
+GRID_FACES = 4
+"""Faces in a grid: each a row of degraded, restored and true."""
+
+CONFIG_FILE = "config.toml"
+"""The effective configuration, in the run's folder."""
+
+NUMBERS_FILE = "numbers.jsonl"
+"""The numbers of the run, one JSON object a line."""
+
+
+class Monitor:
+    """Writes into the run's folder and to stderr, where this process leads; use it as a context manager."""
+
+    def __init__(self, config: TrainingConfig, folder: Path, first_step: int, *, leads: bool) -> None:
+        self._leads = leads
+        self._first_step = first_step
+        self._start = time.monotonic()
+        self._images = 0
+        self._board: Any = None
+        self._bar: Any = None
+        if not leads:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(config_toml(config), encoding="utf-8")
+        self._numbers = (folder / NUMBERS_FILE).open("a", encoding="utf-8")
+        self._board = _open_board(folder)
+        is_shown = sys.stderr.isatty()
+        self._bar = tqdm(total=config.run.steps, initial=first_step, unit="step", disable=not is_shown)
+
+    def __enter__(self) -> Self:
+        """Starts the clock."""
+        self._start = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the files."""
+        if self._leads:
+            self._bar.close()
+            self._numbers.close()
+            if self._board is not None:
+                self._board.close()
+
+    def count(self, step: int, images: int) -> None:
+        """Counts the images of a step."""
+        self._images += images
+        if self._leads:
+            self._bar.update(step - self._bar.n)
+
+    @property
+    def images_per_second(self) -> float:
+        """Over the whole of this sitting, validation and checkpoints included."""
+        return self._images / max(time.monotonic() - self._start, 1e-9)
+
+    def write_numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the losses of a step, and the speed."""
+        if not self._leads:
+            return
+        values = {**values, "images_per_second": self.images_per_second}
+        self._write(step, values, "train")
+
+    def write_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes a validation."""
+        if self._leads:
+            self._write(step, values, "validation")
+
+    def write_images(self, step: int, degraded: Tensor, restored: Tensor, truth: Tensor) -> None:
+        """Writes a grid of the first faces of a batch, [N 3 S S] in [-1, 1] each."""
+        if self._board is None:
+            return
+        rows = torch.stack([degraded, restored, truth], dim=1)[:GRID_FACES].flatten(0, 1)  # [N*3 3 S S]
+        grid = make_grid(((rows.float().cpu() + 1) / 2).clamp(0, 1), nrow=3)
+        self._board.add_image("degraded, restored, truth", grid, step)
+
+    def _write(self, step: int, values: Mapping[str, float], kind: str) -> None:
+        record = {"step": step, "kind": kind, **{name: float(f"{value:.6g}") for name, value in values.items()}}
+        self._numbers.write(json.dumps(record) + "\n")
+        self._numbers.flush()
+        text = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        tqdm.write(f"step {step}: {text}", file=sys.stderr)
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _open_board(folder: Path) -> Any:
+    """Tensorboard's writer, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,173 @@
+"""Builds the networks of a run from its configuration."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gfprestore.errors import UsageError, WeightsError, printable
+from gfprestore.nn.checkpoint import load_gfpgan
+from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder, released_widths
+from gfprestore.nn.layers import Resampling
+from gfprestore.nn.paper_weights import to_clean
+from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
+from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator, StyleGan2Discriminator
+from gfprestore.training.identity import load_onnx_arcface, load_resnet_arcface
+from gfprestore.training.perceptual import LpipsDistance, Vgg19Features, load_vgg19
+from gfprestore.training.regions import PARTS
+from gfprestore.weights import read_state_dict
+
+_DECODER = "stylegan_decoder."
+
+
+def generator_shape(config: GeneratorConfig) -> GfpganShape:
+    """The network's shape; the U-Net has half the decoder's width, as in all released weights."""
+    return GfpganShape(
+        decoder_widths=released_widths(config.size, config.channel_multiplier, config.narrow),
+        unet_widths=released_widths(config.size, config.channel_multiplier, config.narrow / 2),
+        latent_size=config.latent_size,
+        mlp_layers=config.mlp_layers,
+        sft=Sft(config.sft),
+        many_codes=config.many_codes,
+        resampling=Resampling(config.resampling),
+    )
+
+
+def build_generator(config: GeneratorConfig) -> Gfpgan:
+    """Builds the generator, with random values or those of the files that the configuration names.
+
+    Random values come from torch's default generator.
+
+    Raises:
+        WeightsError: A file does not fit the shape.
+    """
+    shape = generator_shape(config)
+    if config.weights is not None:
+        network = load_gfpgan(read_state_dict(Path(config.weights)))
+        if network.shape != shape:
+            raise WeightsError(f"{printable(config.weights)} is of another shape than [generator]: {network.shape}.")
+        # The loader maps the file; training writes.
+        network = copy.deepcopy(network)
+    else:
+        network = Gfpgan(shape)
+        initialise_unet(network)
+    if config.prior is not None:
+        load_prior_decoder(network.stylegan_decoder, config.prior)
+    network.requires_grad_(True)
+    network.stylegan_decoder.requires_grad_(config.train_prior)
+    # Restoration maps no random code: parameters without a gradient would hold up processes that share gradients.
+    network.stylegan_decoder.style_mlp.requires_grad_(False)
+    return network.train()
+
+
+def initialise_unet(network: Gfpgan) -> None:
+    """Starts the layers around the prior as the official code does: variance-preserving, scales at one, shifts at zero.
+
+    Without it the modulations begin as noise that a pretrained prior would not survive.
+    """
+    for part in (network.conv_body_down, network.conv_body_up, network.toRGB):
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.2)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+    for conditions, bias in ((network.condition_scale, 1.0), (network.condition_shift, 0.0)):
+        for condition in conditions:
+            last = condition.get_submodule("2")
+            assert isinstance(last, nn.Conv2d) and last.bias is not None
+            nn.init.normal_(last.weight, std=0.1 * (last.weight[0].numel()) ** -0.5)
+            nn.init.constant_(last.bias, bias)
+
+
+def load_prior_decoder(decoder: StyleGan2Decoder, file: str) -> None:
+    """Puts a StyleGAN2's weights into a decoder.
+
+    Args:
+        decoder: It is changed.
+        file: The official StyleGAN2 (`style_conv1.activate.bias`, equalised), or clean names, with or without
+            `stylegan_decoder.` in front.
+
+    Raises:
+        WeightsError: The weights are another network's, or of another size.
+    """
+    state = read_state_dict(Path(file))
+    tensors = {f"{_DECODER}{key.removeprefix(_DECODER)}": value.float() for key, value in state.items()}
+    if any(key.endswith("activate.bias") for key in tensors):
+        tensors = to_clean(tensors)
+    found = {key.removeprefix(_DECODER): value for key, value in tensors.items()}
+    wanted = decoder.state_dict()
+    for key in sorted(wanted.keys() ^ found.keys()):
+        raise WeightsError(f"generator.prior is no StyleGAN2 of this kind: it and [generator] differ in {key!r}.")
+    for key, tensor in found.items():
+        if tensor.shape != wanted[key].shape:
+            raise WeightsError(f"generator.prior has {key!r} of shape {tuple(tensor.shape)}: see [generator].")
+    decoder.load_state_dict(found)
+
+
+def build_discriminators(
+    size: int, config: DiscriminatorConfig, *, has_face: bool, has_components: bool
+) -> nn.ModuleDict:
+    """Builds the discriminators that the losses need: `face`, and one for each facial component."""
+    networks: dict[str, nn.Module] = {}
+    if has_face:
+        networks["face"] = (
+            PatchDiscriminator(config.patch_width)
+            if config.kind == "patch"
+            else StyleGan2Discriminator(size, config.channel_multiplier, config.narrow, config.group)
+        )
+    if has_components:
+        networks.update({part: ComponentDiscriminator(config.narrow) for part in PARTS})
+    return nn.ModuleDict(networks).train()
+
+
+class FrozenNetworks(nn.Module):
+    """The networks that losses look through and nothing trains; None where no loss needs them."""
+
+    def __init__(self, vgg19: Vgg19Features | None, lpips: LpipsDistance | None, identity: nn.Module | None) -> None:
+        super().__init__()
+        self.vgg19 = vgg19
+        self.lpips = lpips
+        self.identity = identity
+
+
+def load_frozen(config: LossConfig) -> FrozenNetworks:
+    """Loads what the losses with a weight need.
+
+    Raises:
+        UsageError: A loss has a weight and its network no file.
+        WeightsError: A file is damaged or another network's.
+    """
+    vgg19 = lpips = identity = None
+    if config.perceptual or config.perceptual_style:
+        vgg19 = load_vgg19(read_state_dict(_file(config.vgg19, "losses.vgg19", "losses.perceptual")))
+    if config.lpips:
+        from gfprestore.evaluation.lpips_metric import load_lpips
+
+        features = read_state_dict(_file(config.lpips_alexnet, "losses.lpips_alexnet", "losses.lpips"))
+        network = load_lpips("alex", features)
+        lpips = LpipsDistance(network.features, network.heads).requires_grad_(False)
+    if config.identity or config.identity_cosine:
+        identity = load_identity(_file(config.identity_weights, "losses.identity_weights", "losses.identity"))
+    return FrozenNetworks(vgg19, lpips, identity)
+
+
+def load_identity(path: Path) -> nn.Module:
+    """Loads a recognition network: ONNX on ArcFace's crop, or the official ResNet-18."""
+    return load_onnx_arcface(path) if path.suffix == ".onnx" else load_resnet_arcface(read_state_dict(path))
+
+
+def _file(name: str | None, key: str, loss: str) -> Path:
+    if name is None:
+        raise UsageError(f"{loss} has a weight but {key} names no file: set one of them, --set {key}=FILE.")
+    return Path(name)
+
+
+def lay_out_channels_last(network: nn.Module) -> nn.Module:
+    """Stores every convolution's kernel with the channels last; `Module.to` would refuse StyleGAN2's five axes."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network

@@ -1,0 +1,110 @@
+"""What a recipe is to the training loop, and what all recipes share: averages, optimisers, shared gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gfprestore.training.config import OptimiserConfig
+from gfprestore.training.dataset import Batch
+
+EMA_BATCH = 32
+"""Images that the published code counts for a step when it averages weights."""
+
+
+class Recipe(Protocol):
+    """One kind of training."""
+
+    modules: dict[str, nn.Module]
+    """Everything that is saved, by name; `generator` and its average `generator_ema` among it."""
+
+    optimisers: dict[str, torch.optim.Optimizer]
+    """By the name of what they train."""
+
+    def train_step(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Runs one step on the micro-batches of this process and returns its numbers by name, scalars."""
+        ...
+
+    def sample(self, batch: Batch) -> Tensor:
+        """Returns images of the averaged generator, RGB [N 3 S S] around [-1, 1]."""
+        ...
+
+
+def average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Moves an exponential average of weights one step on: `average = decay * average + (1 - decay) * network`."""
+    with torch.no_grad():
+        for held, new in zip(average.parameters(), network.parameters(), strict=True):
+            held.lerp_(new, 1 - decay)
+        for held_map, new_map in zip(average.buffers(), network.buffers(), strict=True):
+            held_map.copy_(new_map)
+
+
+def ema_decay(config: OptimiserConfig) -> float:
+    """Decay of the average for one step."""
+    return float(0.5 ** (EMA_BATCH / config.ema_half_life))
+
+
+def learning_rate_factor(config: OptimiserConfig, step: int, steps: int) -> float:
+    """Factor on the learning rate of a step, counted from 0."""
+    factor = config.gamma ** sum(step >= milestone for milestone in config.milestones)
+    if step < config.warm_up:
+        factor *= (step + 1) / config.warm_up
+    start = config.decay_from * steps
+    if step >= start and steps > start:
+        factor *= (steps - step) / (steps - start)
+    return float(factor)
+
+
+def set_learning_rates(optimisers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Sets the learning rate of every group to its first one times a factor."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["first_lr"] * factor
+
+
+def make_adam(
+    parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], lazy_every: int = 0
+) -> torch.optim.Optimizer:
+    """Makes an Adam; with lazy regularisation its rate and memory shrink as StyleGAN2's do (appendix B).
+
+    Args:
+        parameters: Those that have no gradient are left out.
+        rate: Learning rate.
+        betas: Of Adam.
+        lazy_every: Steps from one regularisation to the next; 0 is none.
+    """
+    ratio = lazy_every / (lazy_every + 1) if lazy_every else 1.0
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=rate * ratio, betas=(betas[0] ** ratio, betas[1] ** ratio))
+    for group in optimiser.param_groups:
+        group["first_lr"] = group["lr"]
+    return optimiser
+
+
+def share_gradients(networks: Iterable[nn.Module]) -> None:
+    """Averages gradients over the processes; nothing where there is one.
+
+    For the discriminators, in DistributedDataParallel's place: they are frozen in half of each step, and R1 takes a
+    second derivative, which its hooks do not know.
+    """
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for network in networks for p in network.parameters() if p.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
+
+
+def mean_values(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over the micro-batches, by name."""
+    return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}

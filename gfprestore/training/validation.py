@@ -1,0 +1,164 @@
+"""Measures the averaged generator on degraded faces that are the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfprestore.errors import UsageError
+from gfprestore.training.config import TrainingConfig, ValidationConfig
+from gfprestore.training.dataset import HALF_RANGE, Batch, image_tensor
+from gfprestore.training.degradation import degrade_photo, degrade_truth
+from gfprestore.training.degradation_presets import PRESETS, draw_degradation
+from gfprestore.training.recipe import Recipe
+from gfprestore.training.sources import FaceSet, open_faces
+
+HIGHER_IS_BETTER = ("psnr", "ssim")
+"""Metrics of which more is better."""
+
+_SEED = 20210
+"""Seed of the validation's degradations, whatever the run's: runs can be compared."""
+
+
+class Measure(Protocol):
+    """A metric of pairs."""
+
+    def __call__(self, restored: Tensor, truth: Tensor) -> Tensor:
+        """RGB uint8 [N 3 S S] twice -> a value for each, [N]."""
+        ...
+
+
+class Validator:
+    """The faces and the metrics of a run."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+        metrics: dict[str, Measure],
+        device: torch.device,
+        batch: int,
+    ) -> None:
+        """Takes pairs of degraded and true faces, RGB uint8 (S, S, 3), and the metrics by name."""
+        self._pairs = pairs
+        self._metrics = metrics
+        self._device = device
+        self._batch = batch
+
+    def measure(self, recipe: Recipe) -> dict[str, float]:
+        """Restores all faces and returns the mean of every metric, by name."""
+        sums = dict.fromkeys(self._metrics, 0.0)
+        for start in range(0, len(self._pairs), self._batch):
+            part = self._pairs[start : start + self._batch]
+            degraded, truth = (torch.stack([image_tensor(pair[i]) for pair in part]) for i in (0, 1))
+            batch = Batch(degraded.to(self._device), truth, torch.zeros(len(part), 3, 4), torch.zeros(len(part)))
+            restored = image_bytes(recipe.sample(batch).cpu())
+            for name, metric in self._metrics.items():
+                sums[name] += float(metric(restored, image_bytes(truth)).sum())
+        return {name: total / len(self._pairs) for name, total in sums.items()}
+
+    @staticmethod
+    def is_better(value: float, best: float, name: str) -> bool:
+        """Whether a value of a metric is better than the best so far."""
+        return value > best if name in HIGHER_IS_BETTER else value < best
+
+
+def image_bytes(images: Tensor) -> Tensor:
+    """RGB float [N 3 S S] around [-1, 1] -> uint8, as the tool rounds."""
+    return ((images + 1) * HALF_RANGE).round().clamp(0, 255).byte()
+
+
+def make_validator(config: TrainingConfig, held_out: FaceSet, device: torch.device) -> Validator | None:
+    """Makes the validator of a run; None where it has none.
+
+    Raises:
+        UsageError: There are no faces to measure on, or a metric or its weights are missing.
+    """
+    wanted = config.validation
+    if not wanted.every:
+        return None
+    faces = open_faces(wanted.sources)[0] if wanted.sources else held_out
+    if not len(faces):
+        raise UsageError("No faces to measure on: set data.held_out, or validation.sources, or validation.every = 0.")
+    if wanted.best not in wanted.metrics:
+        raise UsageError(f"validation.best is one of validation.metrics, not {wanted.best!r}.")
+    if wanted.degradation not in PRESETS:
+        raise UsageError(f"validation.degradation is one of {', '.join(PRESETS)}, not {wanted.degradation!r}.")
+    return Validator(
+        _make_pairs(faces, wanted, config.generator.size), _load_metrics(config), device, max(1, config.run.batch)
+    )
+
+
+def _make_pairs(
+    faces: FaceSet, config: ValidationConfig, size: int
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    count = min(config.count, len(faces))
+    pairs = []
+    for number in range(count):
+        truth = faces.read(number * len(faces) // count, size)
+        degradation = draw_degradation(np.random.default_rng([_SEED, number]), PRESETS[config.degradation])
+        pairs.append((degrade_photo(truth, degradation), degrade_truth(truth, degradation)))
+    return pairs
+
+
+def _load_metrics(config: TrainingConfig) -> dict[str, Measure]:
+    return {name: _load_metric(name, config) for name in config.validation.metrics}
+
+
+def _load_metric(name: str, config: TrainingConfig) -> Measure:
+    """One metric of the evaluation package, which is imported where it is used: training alone needs none of it."""
+    if name == "psnr":
+        from gfprestore.evaluation.psnr import psnr
+
+        return lambda restored, truth: psnr(restored[:, None], truth)[:, 0]
+    if name == "ssim":
+        from gfprestore.evaluation.ssim import ssim
+
+        return lambda restored, truth: ssim(restored[:, None], truth)[:, 0]
+    if name in ("lpips-alex", "lpips-vgg"):
+        return _load_lpips(name, config)
+    if name == "identity":
+        return _load_identity(config)
+    raise UsageError(f"validation.metrics has psnr, ssim, lpips-alex, lpips-vgg and identity, not {name!r}.")
+
+
+def _load_lpips(name: str, config: TrainingConfig) -> Measure:
+    from gfprestore.evaluation.lpips_metric import load_lpips
+    from gfprestore.weights import read_state_dict
+
+    is_alex = name == "lpips-alex"
+    key, file = (
+        ("losses.lpips_alexnet", config.losses.lpips_alexnet)
+        if is_alex
+        else ("validation.lpips_vgg", config.validation.lpips_vgg)
+    )
+    if file is None:
+        raise UsageError(f"validation.metrics has {name} but {key} names no file: --set {key}=FILE.")
+    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(Path(file)))
+
+    @torch.inference_mode()
+    def distance(restored: Tensor, truth: Tensor) -> Tensor:
+        result: Tensor = network(torch.stack([truth, restored], dim=1))
+        return result[:, 0]
+
+    return distance
+
+
+def _load_identity(config: TrainingConfig) -> Measure:
+    from gfprestore.evaluation.deg import angle_degrees
+    from gfprestore.training.networks import load_identity
+
+    if config.losses.identity_weights is None:
+        raise UsageError("validation.metrics has identity but losses.identity_weights names no file.")
+    network = load_identity(Path(config.losses.identity_weights))
+
+    @torch.inference_mode()
+    def angle(restored: Tensor, truth: Tensor) -> Tensor:
+        return angle_degrees(*(network(images.float() / HALF_RANGE - 1) for images in (restored, truth)))
+
+    return angle
