@@ -55,19 +55,22 @@ COLUMNS = (
 _DEFAULTS = frozenset({"lpips-vgg", "fid", "niqe", "deg", "psnr", "ssim", "psnr-matched", "ssim-matched", "seam"})
 
 
-def choose_columns(asked: str | None, given: Iterable[Need]) -> tuple[Column, ...]:
+def choose_columns(
+    asked: str | None, given: Iterable[Need], *, also: frozenset[str] = frozenset()
+) -> tuple[Column, ...]:
     """Chooses what to measure.
 
     Args:
         asked: Names parted by commas; `all` for everything that can be measured; None for the usual ones of these.
         given: What there is to measure against.
+        also: Names that join the usual ones.
 
     Raises:
         UsageError: A name is unknown, or needs what is not given.
     """
     has = {"nothing", *given}
     if asked is None or asked == "all":
-        return tuple(c for c in COLUMNS if c.need in has and (asked == "all" or c.name in _DEFAULTS))
+        return tuple(c for c in COLUMNS if c.need in has and (asked == "all" or c.name in _DEFAULTS | also))
     names = [name.strip() for name in asked.split(",") if name.strip()]
     known = {column.name: column for column in COLUMNS}
     for name in names:

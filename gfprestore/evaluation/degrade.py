@@ -18,14 +18,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
 from gfprestore import __version__
 from gfprestore.atomic import atomic_file
 from gfprestore.errors import OutputError, PhotoError, UsageError, printable
-from gfprestore.evaluation.reading import FailedImage, to_8_bit
-from gfprestore.photofile import read_photo
+from gfprestore.evaluation.images import FailedImage, read_image
 from gfprestore.streams import map_ahead
 from gfprestore.training.degradation import Degradation, degrade_photo, degrade_truth
 from gfprestore.training.degradation_presets import PRESETS, draw_degradation
@@ -90,7 +90,7 @@ def write_set(
     def make(item: tuple[str, Path]) -> MadeImage | FailedImage:
         name, path = item
         try:
-            clean = to_8_bit(read_photo(path).pixels)
+            clean = read_image(path)
             degraded = degrade_photo(clean, degradations[name])
             _write_png(output / f"{name}.png", degraded)
             if truth is not None:
@@ -145,7 +145,7 @@ def versions() -> dict[str, str]:
         "gfprestore": __version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
-        "pillow": Image.__version__,
+        "pillow": PIL.__version__,
         "python": platform.python_version(),
     }
 
@@ -193,5 +193,24 @@ def read_manifest(path: Path) -> SetManifest:
 
 
 def _read_degradation(fields: Mapping[str, Any]) -> Degradation:
-    """Makes a record of what JSON keeps; it turns tuples into lists."""
-    return Degradation(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    """Makes a record of what JSON keeps; it turns tuples into lists.
+
+    Raises:
+        TypeError: A field is unknown, or of another type than the record's.
+    """
+    values: dict[str, Any] = {}
+    for known in dataclasses.fields(Degradation):
+        value, default = fields[known.name], known.default
+        if isinstance(default, tuple):
+            value = tuple(float(part) for part in value)
+            is_right = len(value) == len(default)
+        elif isinstance(default, bool):
+            is_right = isinstance(value, bool)
+        else:
+            is_right = isinstance(value, (int, float)) or (default is None and value is None)
+        if not is_right:
+            raise TypeError(f"{known.name} is {value!r}")
+        values[known.name] = value
+    if fields.keys() != values.keys():
+        raise TypeError(f"unknown fields {fields.keys() - values.keys()}")
+    return Degradation(**values)

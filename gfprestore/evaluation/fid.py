@@ -154,6 +154,10 @@ class FidMetric:
         self._network = network
         self.accumulators = tuple(FeatureAccumulator() for _ in range(methods))
 
+    def for_methods(self, methods: int) -> FidMetric:
+        """Returns an empty gatherer that shares the network."""
+        return FidMetric(self._network, methods)
+
     def add(self, batch: ImageBatch) -> None:
         """Adds a batch."""
         restored = batch.restored

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,37 +11,18 @@ from numpy.typing import NDArray
 
 from gfprestore.errors import PhotoError, printable
 from gfprestore.evaluation.batch import ImageBatch
+from gfprestore.evaluation.images import FailedImage, read_image
 from gfprestore.evaluation.pairs import ImageGroup
-from gfprestore.photo import Pixels
-from gfprestore.photofile import read_photo
 from gfprestore.streams import map_ahead
 
 READERS = 2
 """Threads that decode; decoding keeps pace with the quickest metrics at this number."""
 
 
-@dataclass(frozen=True)
-class FailedImage:
-    """An image that could not be measured."""
-
-    name: str
-    """Its name."""
-
-    reason: str
-    """One sentence."""
-
-
-def to_8_bit(pixels: Pixels) -> NDArray[np.uint8]:
-    """Rounds 16-bit pixels to 8 bits; metrics are defined on 0 to 255."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
 def read_group(group: ImageGroup) -> NDArray[np.uint8] | FailedImage:
     """Reads the files of one image, RGB uint8 [K, 3, H, W]."""
     try:
-        images = [to_8_bit(read_photo(path).pixels) for path in group.paths]
+        images = [read_image(path) for path in group.paths]
     except PhotoError as error:
         return FailedImage(group.name, str(error))
     sizes = {image.shape[:2] for image in images}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gfprestore.evaluation.batch import ImageBatch, Metric
 from gfprestore.evaluation.fid import FeatureStatistics, FidMetric
-from gfprestore.evaluation.reading import FailedImage
+from gfprestore.evaluation.images import FailedImage
 
 Array = NDArray[np.float64]
 

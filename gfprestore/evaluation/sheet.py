@@ -12,9 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gfprestore.atomic import atomic_file
 from gfprestore.errors import PhotoError
+from gfprestore.evaluation.images import read_image, to_8_bit
 from gfprestore.evaluation.pairs import ImageGroup
-from gfprestore.evaluation.reading import to_8_bit
-from gfprestore.photofile import read_photo
 from gfprestore.resize import resize_photo
 
 CELL = 256
@@ -54,7 +53,7 @@ def make_sheet(groups: Sequence[ImageGroup], titles: Sequence[str], order: Seque
     for row, group in enumerate(groups):
         for column, place in enumerate(order):
             try:
-                pixels = to_8_bit(read_photo(group.paths[place]).pixels)
+                pixels = read_image(group.paths[place])
             except PhotoError:
                 continue
             scale = CELL / max(pixels.shape[:2])

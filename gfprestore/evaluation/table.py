@@ -129,6 +129,19 @@ def as_markdown(table: Table) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def per_image_markdown(scores: Scores, columns: Sequence[Column]) -> str:
+    """Renders a Markdown table with a line per image and method."""
+    shown = [column for column in columns if column.name in scores.values]
+    head = ["image", "method", *(column.title for column in shown)]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for index, image in enumerate(scores.names):
+        for place, method in enumerate(scores.methods):
+            values = [(scores.values[column.name][index, place], column.decimals) for column in shown]
+            cells = ["–" if math.isnan(value) else f"{value:.{decimals}f}" for value, decimals in values]
+            lines.append(f"| {' | '.join([image.replace('|', chr(92) + '|'), method, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
 def as_csv(table: Table, scores: Scores, *, per_image: bool) -> str:
     """Renders CSV, one line per method and figure: the shape that other programs read without guessing."""
     stream = io.StringIO()
