@@ -1,0 +1,208 @@
+"""Find faces with facexlib's RetinaFace: its networks and weights, run at sizes of our own choosing.
+
+RetinaFace: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", arXiv 1905.00641. Released
+weights: `detection_Resnet50_Final.pth` and `detection_mobilenet0.25_Final.pth` of facexlib.
+
+The network is sure of faces of about 16 to 400 of its own pixels: at native size a large face is missed, on one small
+copy the small ones are. So every photo is seen at two sizes, a large one at three, and each size is believed only for
+faces that it shows at a fitting size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from facexlib.detection.retinaface import RetinaFace
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gfprestore.engine import Engine, build_engine
+from gfprestore.errors import WeightsError
+from gfprestore.face_choice import Candidates, choose_faces, merge_candidates
+from gfprestore.geometry import map_points
+from gfprestore.photo import DetectedFace, Pixels
+from gfprestore.photo_views import COARSE_VIEW, VIEWS, Look, View, make_looks, turn_face_back, turn_photo
+from gfprestore.priors import decode_faces
+
+__all__ = ["DetectionNetwork", "FaceDetector", "build_detector", "build_network", "choose_faces", "load_network"]
+
+MEAN = (123.0, 117.0, 104.0)
+"""Subtracted from RGB in 0..255; facexlib's `mean_tensor`, there in BGR order."""
+
+TURNED_THRESHOLD = 0.8
+"""Least score on the coarse view for a photo to be searched turned: three more looks raise three times more alarms."""
+
+
+class FaceDetector:
+    """Finds the faces in photos. Holds no state but the network; may be used from several threads."""
+
+    def __init__(self, engine: Engine, threshold: float, min_face: float, rotations: bool = True) -> None:
+        """Wrap a network.
+
+        Args:
+            engine: Runs a `DetectionNetwork`.
+            threshold: Least score of a face, 0 to 1.
+            min_face: Least width of a face's box, in photo pixels.
+            rotations: Turn a photo in which no upright face is found by 90, 180 and 270 degrees.
+        """
+        self._engine = engine
+        self._threshold = threshold
+        self._min_face = min_face
+        self._rotations = rotations
+
+    def detect(self, photos: Sequence[Pixels]) -> list[list[DetectedFace]]:
+        """Find the faces in each photo.
+
+        Args:
+            photos: RGB, uint8 or uint16, (H, W, 3), of any sizes; views of equal size share a run of the network.
+
+        Returns:
+            The faces of each photo, largest first, in photo pixel centres. Those of a photo found turned keep the
+            landmarks' names: the left eye is left of the nose once the face is upright.
+
+        Raises:
+            DeviceError: The device's memory does not hold even one view.
+        """
+        found = self._search(photos, VIEWS, self._threshold, self._min_face)
+        if not self._rotations:
+            return found
+        return [faces or self._search_turned(photo) for faces, photo in zip(found, photos, strict=True)]
+
+    def _search(
+        self, photos: Sequence[Pixels], views: Sequence[View], threshold: float, min_face: float
+    ) -> list[list[DetectedFace]]:
+        looks = [(item, look) for item, photo in enumerate(photos) for look in make_looks(photo, views)]
+        by_shape: dict[tuple[int, ...], list[tuple[int, Look]]] = {}
+        for item, look in looks:
+            by_shape.setdefault(look.pixels.shape, []).append((item, look))
+        candidates: list[list[Candidates]] = [[] for _ in photos]
+        for members in by_shape.values():
+            (outputs,) = self._engine.run(np.stack([look.pixels for _, look in members]))
+            for (item, look), output in zip(members, outputs, strict=True):
+                candidates[item].append(_read_output(output, look, threshold, min_face))
+        return [merge_candidates(found) for found in candidates]
+
+    def _search_turned(self, photo: Pixels) -> list[DetectedFace]:
+        (coarse,) = make_looks(photo, [COARSE_VIEW])
+        width, height = coarse.size
+        turned = [turn_photo(coarse.pixels[:height, :width], turns) for turns in (1, 2, 3)]
+        scale = (width * height / (photo.shape[0] * photo.shape[1])) ** 0.5
+        found = self._search(turned, [COARSE_VIEW], max(self._threshold, TURNED_THRESHOLD), self._min_face * scale)
+        sums = [sum(face.score for face in faces) for faces in found]
+        if not any(sums):
+            return []
+        turns = 1 + int(np.argmax(sums))
+        (faces,) = self._search([turn_photo(photo, turns)], VIEWS, self._threshold, self._min_face)
+        return [turn_face_back(face, turns, (photo.shape[1], photo.shape[0])) for face in faces]
+
+
+def _read_output(output: NDArray[np.float32], look: Look, threshold: float, min_face: float) -> Candidates:
+    """Decode what the network says of one view and bring it into the photo's frame."""
+    height, width = look.pixels.shape[:2]
+    scores, boxes, landmarks = decode_faces(output, (height, width), threshold)
+    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    boxes = map_points(look.to_photo, boxes.reshape(-1, 2)).reshape(-1, 4)  # [K 4] -> [2K 2] -> [K 4]
+    landmarks = map_points(look.to_photo, landmarks.reshape(-1, 2)).reshape(-1, 5, 2)  # [K 5 2] -> [5K 2] -> [K 5 2]
+    kept = (sides <= look.largest_face) & (boxes[:, 2] - boxes[:, 0] >= min_face)
+    return Candidates(scores, boxes, landmarks, sides).take(kept)
+
+
+class DetectionNetwork(nn.Module):
+    """RetinaFace from pixels to one row per prior box."""
+
+    mean: Tensor
+
+    def __init__(self, retinaface: nn.Module) -> None:
+        """Take over facexlib's network."""
+        super().__init__()
+        self.retinaface = retinaface
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            photos: RGB uint8 (N, H, W, 3).
+
+        Returns:
+            (N, P, 15): score 0..1, four box offsets, ten landmark offsets, as facexlib encodes them.
+        """
+        pixels = photos.permute(0, 3, 1, 2).float() - self.mean  # [N H W C] -> [N C H W]
+        boxes, scores, landmarks = self.retinaface(pixels.flip(1))
+        return torch.cat([scores[..., 1:], boxes, landmarks], dim=2)
+
+
+def build_network(kind: str) -> RetinaFace:
+    """Build facexlib's RetinaFace with random weights, on the CPU, in evaluation mode.
+
+    Args:
+        kind: `mobile0.25` or `resnet50`.
+    """
+    with warnings.catch_warnings():
+        # facexlib still builds torchvision's ResNet in the way that torchvision 0.13 renamed.
+        warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Arguments other than a weight enum", category=UserWarning)
+        return RetinaFace(network_name=kind, device="cpu")
+
+
+def load_network(state: Mapping[str, Tensor]) -> RetinaFace:
+    """Build the RetinaFace that a state dict belongs to and load it.
+
+    Args:
+        state: Name -> tensor of any float type; names as facexlib's, with or without `module.`.
+
+    Raises:
+        WeightsError: These are not the weights of a RetinaFace.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    network = build_network("resnet50" if "body.conv1.weight" in state else "mobile0.25")
+    expected = network.state_dict()
+    wrong = [name for name in state.keys() ^ expected.keys() if not name.endswith("num_batches_tracked")]
+    wrong += [name for name in state.keys() & expected.keys() if state[name].shape != expected[name].shape]
+    if wrong:
+        raise WeightsError(
+            f"These are not the weights of a RetinaFace face detector ({len(wrong)} tensors differ, such as "
+            f"{min(wrong)}): name another with --detector."
+        )
+    # Only counts of training steps may be missing or in excess; evaluation does not read them.
+    network.load_state_dict({name: state.get(name, value) for name, value in expected.items()})
+    return network
+
+
+def build_detector(
+    state: Mapping[str, Tensor],
+    *,
+    device: str,
+    precision: str = "fp32",
+    threshold: float,
+    min_face: float,
+    cache_folder: Path | None = None,
+    rotations: bool = True,
+) -> FaceDetector:
+    """Build a detector from a state dict that has been read and verified.
+
+    Args:
+        state: Weights of facexlib's RetinaFace, MobileNet-0.25 or ResNet-50; which, is read from them.
+        device: A concrete device, from `gfprestore.engine.resolve_device`.
+        precision: `fp32` or `bf16`.
+        threshold: Least score of a face, 0 to 1.
+        min_face: Least width of a face's box, in photo pixels.
+        cache_folder: Where compiled models are kept between runs.
+        rotations: Turn a photo in which no upright face is found by 90, 180 and 270 degrees.
+
+    Raises:
+        WeightsError: These are not the weights of a RetinaFace.
+    """
+    engine = build_engine(
+        DetectionNetwork(load_network(state)).eval(),
+        (None, None, None, 3),
+        input_dtype="uint8",
+        device=device,
+        precision=precision,
+        cache_folder=cache_folder,
+    )
+    return FaceDetector(engine, threshold, min_face, rotations)

@@ -1,0 +1,175 @@
+"""Make one face out of the many boxes around it, refuse what is no face, and choose among the faces of a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import nms
+
+from gfprestore.align import FACE_TEMPLATE
+from gfprestore.photo import DetectedFace
+
+SAME_FACE_OVERLAP = 0.4
+"""Two boxes that share more of their union than this are one face; facexlib's threshold."""
+
+BEST_SIDE = 96.0
+"""Side of a box, in the network's pixels, at which its landmarks are most exact."""
+
+SIDE_PENALTY = 0.05
+"""What a factor of two from `BEST_SIDE` costs when one face is found at several sizes, in units of score."""
+
+LARGEST_RESIDUAL = 0.3
+"""Landmarks further from any turned and scaled mean face than this (in its eye distances) are no face to restore."""
+
+LANDMARK_MARGIN = 0.25
+"""Landmarks may lie this far outside the box, as a share of its side."""
+
+NESTED_SHARE = 0.7
+"""A smaller box of which this share lies in a larger one is nested: one of the two is wrong."""
+
+LEAST_DISTANCE = 0.4
+"""Two faces' landmarks have middles at least this far apart, in sides of the larger box: one of the two is wrong."""
+
+NESTED_LEAD = 0.15
+"""A small box must score higher than a large one by this to win: false faces in eyes and cheeks score high too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Boxes that the network took for faces in one view of a photo."""
+
+    scores: NDArray[np.float64]
+    """(K,), 0 to 1."""
+
+    boxes: NDArray[np.float64]
+    """(K, 4): left, top, right, bottom in photo pixel centres."""
+
+    landmarks: NDArray[np.float64]
+    """(K, 5, 2): (x, y) in photo pixel centres."""
+
+    sides: NDArray[np.float64]
+    """(K,): side of the box in the network's pixels."""
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Candidates:
+        """Returns some of the candidates."""
+        return Candidates(self.scores[rows], self.boxes[rows], self.landmarks[rows], self.sides[rows])
+
+
+def merge_candidates(views: Sequence[Candidates]) -> list[DetectedFace]:
+    """Merge what was found in all views of one photo into its faces, largest first."""
+    pool = Candidates(
+        np.concatenate([view.scores for view in views]),
+        np.concatenate([view.boxes for view in views]),
+        np.concatenate([view.landmarks for view in views]),
+        np.concatenate([view.sides for view in views]),
+    )
+    # Before the rest: a box with impossible landmarks must not outdo a good one around the same face.
+    pool = pool.take(is_plausible(pool.boxes, pool.landmarks))
+    rank = pool.scores - SIDE_PENALTY * np.abs(np.log2(pool.sides / BEST_SIDE))
+    kept = nms(torch.from_numpy(pool.boxes), torch.from_numpy(rank), SAME_FACE_OVERLAP).numpy()
+    pool = pool.take(kept)
+    pool = pool.take(~is_beaten(pool))
+    order = np.argsort(-box_areas(pool.boxes), kind="stable")
+    return [DetectedFace(pool.boxes[row], pool.landmarks[row], float(pool.scores[row])) for row in order]
+
+
+def box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the areas (K,) of boxes (K, 4)."""
+    area: NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return area
+
+
+def alignment_residuals(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`gfprestore.align.alignment_residual` of many sets of landmarks at once.
+
+    As complex numbers a rotation with a scale is one factor, and its least-squares value a quotient of inner products.
+
+    Args:
+        landmarks: (K, 5, 2).
+
+    Returns:
+        (K,); infinite where all five points coincide.
+    """
+    points = landmarks @ np.array([1, 1j])  # [K 5]
+    template = FACE_TEMPLATE @ np.array([1, 1j])
+    points = points - points.mean(axis=1, keepdims=True)
+    template = template - template.mean()
+    spread = (np.abs(points) ** 2).sum(axis=1)
+    factor = (points.conj() @ template) / np.where(spread > 0, spread, 1)
+    misses = np.abs(factor[:, None] * points - template)
+    eye_distance = np.linalg.norm(FACE_TEMPLATE[1] - FACE_TEMPLATE[0])
+    residual = np.sqrt((misses**2).mean(axis=1)) / eye_distance
+    return np.where(spread > 0, residual, np.inf)
+
+
+def is_plausible(boxes: NDArray[np.float64], landmarks: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which candidates may be faces: landmarks like a turned mean face, inside their box.
+
+    Args:
+        boxes: (K, 4).
+        landmarks: (K, 5, 2).
+    """
+    margin = LANDMARK_MARGIN * (boxes[:, 2:] - boxes[:, :2])[:, None]
+    inside = (landmarks >= boxes[:, None, :2] - margin) & (landmarks <= boxes[:, None, 2:] + margin)
+    result: NDArray[np.bool_] = (alignment_residuals(landmarks) <= LARGEST_RESIDUAL) & inside.all(axis=(1, 2))
+    return result
+
+
+def is_beaten(faces: Candidates) -> NDArray[np.bool_]:
+    """Tell which faces cannot stand beside another one, such as a face found in an eye or across two cheeks.
+
+    Of a pair that cannot both be right, the smaller one goes unless it scores higher by a lead: none between boxes of
+    equal size, `NESTED_LEAD` over a much larger one.
+
+    Args:
+        faces: K boxes that are not the same face by `SAME_FACE_OVERLAP`.
+
+    Returns:
+        (K,).
+    """
+    boxes, areas = faces.boxes, box_areas(faces.boxes)
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=2)  # [K K]
+    middles = faces.landmarks.mean(axis=1)
+    distances = np.linalg.norm(middles[:, None] - middles[None, :], axis=2)
+    is_clash = (shared >= NESTED_SHARE * areas[:, None]) | (distances < LEAST_DISTANCE * np.sqrt(areas)[None, :])
+    rows = np.arange(len(areas))
+    is_smaller = (areas[:, None] < areas[None, :]) | ((areas[:, None] == areas[None, :]) & (rows[:, None] > rows))
+    is_clash &= is_smaller
+    lead = NESTED_LEAD * (1 - areas[:, None] / areas[None, :])
+    inner_wins = faces.scores[:, None] > faces.scores[None, :] + lead
+    result: NDArray[np.bool_] = (is_clash & ~inner_wins).any(axis=1) | (is_clash & inner_wins).any(axis=0)
+    return result
+
+
+def choose_faces(
+    faces: Sequence[DetectedFace],
+    photo_size: tuple[int, int],
+    *,
+    only_center: bool = False,
+    largest: int | None = None,
+) -> list[DetectedFace]:
+    """Choose among the faces of one photo.
+
+    Args:
+        faces: All that were found.
+        photo_size: (W, H) in pixels.
+        only_center: Keep only the face whose box's middle is nearest to the photo's.
+        largest: Keep only this many, those with the largest boxes.
+
+    Returns:
+        The chosen faces, in the order given.
+    """
+    chosen = list(range(len(faces)))
+    if largest is not None:
+        chosen = sorted(sorted(chosen, key=lambda row: -float(box_areas(faces[row].box[None])[0]))[:largest])
+    if only_center and chosen:
+        middle = (np.array(photo_size) - 1) / 2
+        distances = [np.linalg.norm(faces[row].box.reshape(2, 2).mean(axis=0) - middle) for row in chosen]
+        chosen = [chosen[int(np.argmin(distances))]]
+    return [faces[row] for row in chosen]

@@ -1,0 +1,121 @@
+"""The sizes at which a photo is searched for faces, and the way back from them to the photo's own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfprestore.geometry import Transform, scaling
+from gfprestore.photo import DetectedFace, Pixels
+from gfprestore.priors import STRIDE
+from gfprestore.resize import resize_photo
+
+PADDING = np.array([123, 117, 104], np.uint8)
+"""Colour around a photo up to a multiple of the stride: the network's mean, so that it counts as zero, like the
+convolutions' own padding."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One of the sizes at which a photo is searched."""
+
+    pixels: int
+    """The photo is shrunk to at most this many pixels. An area, so that a panorama is not shrunk to a thread."""
+
+    largest_scale: float
+    """The photo is enlarged at most by this factor."""
+
+    largest_face: float
+    """Larger boxes, in pixels of this view, are left to the coarser ones: here they are mostly parts of a face."""
+
+    least_photo: int = 0
+    """Only photos of at least this many pixels are searched at this size."""
+
+
+COARSE_VIEW = View(pixels=640 * 480, largest_scale=1.0, largest_face=np.inf)
+"""Where the largest faces are found."""
+
+VIEWS = (
+    View(pixels=2560 * 1920, largest_scale=1.0, largest_face=160.0, least_photo=2000 * 1500),
+    View(pixels=1280 * 960, largest_scale=2.0, largest_face=320.0),
+    COARSE_VIEW,
+)
+"""Finest first: each is made from the one before. The largest face of one is well above the least of the next."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A photo at one size, ready for the network."""
+
+    pixels: NDArray[np.uint8]
+    """RGB (H, W, 3), H and W multiples of the stride; the photo lies at the top left."""
+
+    size: tuple[int, int]
+    """(W, H) of the photo in it."""
+
+    to_photo: Transform
+    """Transform (2, 3): pixel centres of the view -> pixel centres of the photo."""
+
+    largest_face: float
+    """See `View`."""
+
+
+def make_looks(photo: Pixels, views: Sequence[View]) -> list[Look]:
+    """Resizes a photo for each view that it is large enough for.
+
+    Args:
+        photo: RGB, uint8 or uint16, (H, W, 3).
+        views: Finest first.
+    """
+    height, width = photo.shape[:2]
+    looks = []
+    seen = photo
+    for view in views:
+        if width * height < view.least_photo:
+            continue
+        scale = min(view.largest_scale, (view.pixels / (width * height)) ** 0.5)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        if size != (seen.shape[1], seen.shape[0]):
+            seen = resize_photo(seen, size, "linear")
+        looks.append(Look(_pad(_to_8_bit(seen)), size, scaling(size, (width, height)), view.largest_face))
+    return looks
+
+
+def _to_8_bit(photo: Pixels) -> NDArray[np.uint8]:
+    if photo.dtype == np.uint8:
+        return photo.astype(np.uint8, copy=False)
+    return ((photo.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 becomes 255
+
+
+def _pad(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = photo.shape[:2]
+    canvas = np.empty((-(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE, 3), np.uint8)
+    canvas[:height, :width] = photo
+    canvas[height:] = PADDING
+    canvas[:height, width:] = PADDING
+    return canvas
+
+
+def turn_photo(photo: Pixels, turns: int) -> Pixels:
+    """Returns a photo turned counter-clockwise by quarter turns, as `np.rot90` counts them; C-contiguous."""
+    return np.ascontiguousarray(np.rot90(photo, turns)).view(photo.dtype)
+
+
+def turn_face_back(face: DetectedFace, turns: int, size: tuple[int, int]) -> DetectedFace:
+    """Brings a face found in `turn_photo(photo, turns)` back into the photo's own frame.
+
+    Args:
+        face: In pixel centres of the turned photo.
+        turns: Quarter turns counter-clockwise.
+        size: (W, H) of the photo, not turned.
+    """
+    points = np.concatenate([face.box.reshape(2, 2), face.landmarks])  # [4] -> [2 2]; [7 2]
+    for done in range(turns % 4, 0, -1):
+        # A quarter turn sends (x, y) of a photo w wide to (y, w - 1 - x).
+        width_before = size[0] if done % 2 else size[1]
+        points = np.stack([width_before - 1 - points[:, 1], points[:, 0]], axis=1)
+    box = np.concatenate([points[:2].min(axis=0), points[:2].max(axis=0)])
+    return DetectedFace(box, points[2:], face.score)
