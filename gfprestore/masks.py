@@ -153,6 +153,9 @@ _FEWEST_FEATHER_PIXELS = 10.0
 _WIDEST_FEATHER = 0.15
 """Part of the crop's side that the edge takes at most."""
 
+_SMOOTHING_REACH = 3.0
+"""Just over the reach of averaging 5 by 5 pixels, along the diagonal."""
+
 
 def face_mask(
     size: int,
@@ -224,8 +227,10 @@ def _soften(region: NDArray[np.bool_], feather: float) -> Mask:
     reach = round(BORDER_MARGIN * size)
     inside[:reach], inside[-reach:], inside[:, :reach], inside[:, -reach:] = 0, 0, 0, 0
     distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
-    # The distance has kinks along the middle of thin parts; averaging takes them off and makes no slope steeper.
-    return np.asarray(cv2.blur(smoothstep(distance / np.float32(feather)), (5, 5)), np.float32)
+    # The distance has kinks along the middle of thin parts; averaging takes them off and makes no slope steeper. Its
+    # reach is kept free, so that nothing leaks out of the region.
+    ramp = (distance - np.float32(_SMOOTHING_REACH)) / np.float32(feather)
+    return np.asarray(cv2.blur(smoothstep(ramp), (5, 5)), np.float32)
 
 
 def settle_overlaps(boxes: Sequence[Box], masks: Sequence[Mask], sizes: Sequence[float]) -> list[Mask]:
