@@ -68,6 +68,61 @@ def run_training(
             click.echo(f"{progress.step} of {settings.run.steps} steps are done.", err=True)
 
 
+@main.command("align")
+@click.argument("inputs", nargs=-1, required=True, type=_PATH, metavar="INPUTS...")
+@click.option("-o", "--output", required=True, type=_PATH, help="Folder for the faces and their components.json.")
+@click.option("--size", type=click.IntRange(min=64), default=512, show_default=True, help="Side of a face in pixels.")
+@click.option(
+    "--enlarge",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Leave out faces that would be enlarged by more.",
+)
+@click.option("--landmarks-only", is_flag=True, help="INPUTS are aligned faces: only find their eyes and mouths.")
+@click.option("--detector", default="auto", show_default=True, help="Name or file of the detector's weights.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+def align_faces(
+    inputs: tuple[Path, ...],
+    output: Path,
+    size: int,
+    enlarge: float,
+    landmarks_only: bool,
+    detector: str,
+    device: str,
+) -> int:
+    """Cut the faces in INPUTS, photos and folders, out in the frame that training wants."""
+    from gfprestore.detect import build_detector
+    from gfprestore.engine import resolve_device
+    from gfprestore.errors import ExitCode
+    from gfprestore.folders import plan_jobs
+    from gfprestore.options import RestoreOptions
+    from gfprestore.training.aligning import align_photos, find_landmarks
+    from gfprestore.weights import choose_detector, read_state_dict
+
+    jobs = plan_jobs(inputs, output, format="png")
+    finder = build_detector(
+        read_state_dict(choose_detector(detector)[1]),
+        device=resolve_device(device),
+        threshold=RestoreOptions().detection_threshold,
+        min_face=RestoreOptions().min_face,
+    )
+
+    def notify(line: str) -> None:
+        click.echo(line, err=True)
+
+    if landmarks_only:
+        report = find_landmarks(jobs, output, finder, notify=notify)
+    else:
+        report = align_photos(jobs, output, finder, size=size, enlarge=enlarge, notify=notify)
+    click.echo(
+        f"{report.faces} faces; left out: {report.small} too small, {report.turned} turned away;"
+        f" {report.empty} photos without a face, {report.failed} unreadable.",
+        err=True,
+    )
+    return ExitCode.SOME_FAILED if report.failed else ExitCode.OK
+
+
 @main.command("export")
 @click.argument("checkpoint", type=_PATH)
 @click.option("-o", "--output", required=True, type=_PATH, help="File to write, *.safetensors.")

@@ -88,6 +88,10 @@ def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1).mean()
 
 
+PATH_DECAY = 0.01
+"""Share of a batch in the running mean of path lengths."""
+
+
 def path_length_penalty(images: Tensor, codes: Tensor, noise: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Path length regularisation of StyleGAN2 (arXiv:1912.04958, section 3.2): E (|J_w^T y| - a)^2.
 
@@ -95,15 +99,16 @@ def path_length_penalty(images: Tensor, codes: Tensor, noise: Tensor, mean: Tens
         images: Synthesised images.
         codes: Latent codes [N K L] that they were made from, which require a gradient.
         noise: Standard normal, of the images' shape.
-        mean: The length a expected, a scalar.
+        mean: The running mean of lengths before this batch, a scalar.
 
     Returns:
-        The penalty, and the mean length of this batch without a graph.
+        The penalty, against a running mean a that this batch has moved, and that mean without a graph.
     """
     scaled = images * noise / (images.shape[2] * images.shape[3]) ** 0.5
     (gradient,) = torch.autograd.grad(scaled.sum(), codes, create_graph=True)
     lengths = gradient.square().sum(2).mean(1).sqrt()  # [N]
-    return (lengths - mean).square().mean(), lengths.detach().mean()
+    moved = mean + PATH_DECAY * (lengths.mean() - mean)
+    return (lengths - moved).square().mean(), moved.detach()
 
 
 def identity_l1(output: Tensor, truth: Tensor) -> Tensor:

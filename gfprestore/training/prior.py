@@ -27,9 +27,6 @@ from gfprestore.training.networks import (
 )
 from gfprestore.training.recipe import average_into, ema_decay, make_adam, mean_values, share_gradients
 
-PATH_DECAY = 0.01
-"""Share of a new batch in the running mean of path lengths."""
-
 MAPPING_RATE = 0.01
 """Learning rate of the mapping network against the others', StyleGAN2's `lr_mlp`."""
 
@@ -142,13 +139,13 @@ class PriorPretraining:
             count = max(1, len(batch) // config.path_batch_shrink)
             images, codes = self._synthesise(draw, batch, count=count, autocast=False)
             noise = torch.from_numpy(draw.standard_normal(images.shape, dtype=np.float32)).to(self._device)
-            penalty, length = losses.path_length_penalty(images, codes, noise, self._path_mean.value)
+            penalty, mean = losses.path_length_penalty(images, codes, noise, self._path_mean.value)
             torch.autograd.backward(config.path_length * config.path_every * penalty / len(batches))
-            parts.append({"path_penalty": penalty.detach(), "path_length": length})
-            means.append(length)
+            parts.append({"path_penalty": penalty.detach(), "path_length": mean})
+            means.append(mean)
         share_gradients([self._decoder])
         self.optimisers["generator"].step()
-        self._path_mean.value.lerp_(torch.stack(means).mean(), PATH_DECAY)
+        self._path_mean.value.copy_(torch.stack(means).mean())
         return mean_values(parts)
 
     def _draws(self, step: int, purpose: int) -> Iterator[np.random.Generator]:

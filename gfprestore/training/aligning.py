@@ -1,0 +1,184 @@
+"""Makes training faces out of photos: finds them, cuts them out in the generator's frame, keeps their landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gfprestore.align import (
+    TEMPLATE_SIZE,
+    align_face,
+    alignment_residual,
+    face_template,
+    similarity_transform,
+    whole_photo_face,
+)
+from gfprestore.atomic import atomic_file
+from gfprestore.detect import FaceDetector
+from gfprestore.errors import PhotoError
+from gfprestore.folders import Job
+from gfprestore.geometry import magnification, map_points, scaling
+from gfprestore.photo import DetectedFace, Photo, Pixels
+from gfprestore.photofile import read_photo
+from gfprestore.training.regions import Components, components_from_landmarks, read_components, write_components
+
+COMPONENTS_FILE = "components.json"
+"""Eyes and mouths of the faces, in the folder of the faces; `data.components` reads it."""
+
+LARGEST_RESIDUAL = 0.25
+"""Alignment residual over which five points are no face that a generator could learn from: a profile, or nonsense."""
+
+_WRITE_EVERY = 500
+"""Photos after which the landmarks found so far are written: an interrupted run keeps them."""
+
+
+@dataclass
+class AlignReport:
+    """What became of the photos."""
+
+    faces: int = 0
+    """Faces that were written, or whose landmarks were found."""
+
+    small: int = 0
+    """Faces left out since they would have been enlarged."""
+
+    turned: int = 0
+    """Faces left out since they are profiles, or no faces."""
+
+    empty: int = 0
+    """Photos without a face."""
+
+    failed: int = 0
+    """Photos that could not be read."""
+
+
+def align_photos(
+    jobs: Iterable[Job],
+    output: Path,
+    detector: FaceDetector,
+    *,
+    size: int,
+    enlarge: float,
+    notify: Callable[[str], None],
+) -> AlignReport:
+    """Cuts the faces of photos out, one PNG each, and writes their components.
+
+    A photo whose first face is there already is passed over, so that a run can be taken up again.
+
+    Args:
+        jobs: Photos with targets below the output folder.
+        output: That folder.
+        detector: Finds the faces.
+        size: Side of the faces in pixels.
+        enlarge: Greatest factor by which a face may be enlarged; a blurred truth teaches blur.
+        notify: Told of photos that could not be read.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    report, components = AlignReport(), _known_components(output)
+    for number, job in enumerate(jobs, start=1):
+        stem = job.relative.with_suffix("").as_posix()
+        if f"{stem}_0" in components:
+            continue
+        photo = _read(job, report, notify)
+        if photo is None:
+            continue
+        faces = detector.detect([photo.pixels])[0]
+        report.empty += not faces
+        for index, face in enumerate(face for face in faces if _is_fit(face, size, enlarge, report)):
+            aligned = align_face(photo, face, size)
+            name = f"{stem}_{index}"
+            _write_png(output / f"{name}.png", _as_bytes(aligned.crop))
+            components[name] = _components(map_points(aligned.to_crop, face.landmarks), size)
+            report.faces += 1
+        if number % _WRITE_EVERY == 0:
+            write_components(output / COMPONENTS_FILE, components)
+    write_components(output / COMPONENTS_FILE, components)
+    return report
+
+
+def find_landmarks(
+    jobs: Iterable[Job], output: Path, detector: FaceDetector, *, notify: Callable[[str], None]
+) -> AlignReport:
+    """Finds the landmarks of faces that are aligned already and writes their components alone.
+
+    Args:
+        jobs: Aligned faces.
+        output: Folder for the file of components.
+        detector: Finds the face nearest to the frame's own; a crop without one is left to the mean face.
+        notify: Told of photos that could not be read.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    report, components = AlignReport(), _known_components(output)
+    for number, job in enumerate(jobs, start=1):
+        name = job.relative.with_suffix("").as_posix()
+        if name in components:
+            continue
+        photo = _read(job, report, notify)
+        if photo is None:
+            continue
+        crop = whole_photo_face(photo, TEMPLATE_SIZE)
+        faces = detector.detect([_as_bytes(crop.crop)])[0]
+        if not faces:
+            report.empty += 1
+            continue
+        centre = np.full(2, (TEMPLATE_SIZE - 1) / 2)
+        nearest = min(faces, key=lambda face: float(np.linalg.norm(face.landmarks.mean(axis=0) - centre)))
+        components[name] = components_from_landmarks(nearest.landmarks)
+        report.faces += 1
+        if number % _WRITE_EVERY == 0:
+            write_components(output / COMPONENTS_FILE, components)
+    write_components(output / COMPONENTS_FILE, components)
+    return report
+
+
+def _known_components(output: Path) -> dict[str, Components]:
+    path = output / COMPONENTS_FILE
+    return read_components(path) if path.is_file() else {}
+
+
+def _read(job: Job, report: AlignReport, notify: Callable[[str], None]) -> Photo | None:
+    try:
+        return read_photo(job.source)
+    except PhotoError as error:
+        report.failed += 1
+        notify(str(error))
+        return None
+
+
+def _is_fit(face: DetectedFace, size: int, enlarge: float, report: AlignReport) -> bool:
+    """Whether a face is one to learn from; counts those that are not."""
+    if alignment_residual(face.landmarks) > LARGEST_RESIDUAL:
+        report.turned += 1
+        return False
+    if magnification(similarity_transform(face.landmarks, face_template(size))) > enlarge:
+        report.small += 1
+        return False
+    return True
+
+
+def _components(landmarks: NDArray[np.float64], size: int) -> Components:
+    """Components in crops of 512 pixels, which their file is for, whatever the size of these crops."""
+    to_template = scaling((size, size), (TEMPLATE_SIZE, TEMPLATE_SIZE))
+    return components_from_landmarks(map_points(to_template, landmarks))
+
+
+def _as_bytes(pixels: Pixels) -> NDArray[np.uint8]:
+    """RGB of 8 or 16 bits -> 8 bits, rounded."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, dtype=np.uint8)
+    return np.asarray((pixels.astype(np.uint32) + 128) // 257, dtype=np.uint8)
+
+
+def _write_png(target: Path, pixels: NDArray[np.uint8]) -> None:
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    with atomic_file(target, overwrite=True) as stream:
+        stream.write(encoded.tobytes())

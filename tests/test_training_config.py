@@ -1,0 +1,97 @@
+"""Configurations: presets, files on files, changes, refusals, and the way back to TOML."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gfprestore.errors import UsageError
+from gfprestore.training.config import RunConfig, TrainingConfig
+from gfprestore.training.configfile import config_table, config_toml, load_config, parse_config, preset_names
+from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT, RELEASE
+
+
+def test_presets_are_the_four_of_the_help():
+    assert preset_names() == ["article", "compact", "prior", "release"]
+
+
+@pytest.mark.parametrize("name", ["article", "compact", "prior", "release"])
+def test_presets_survive_the_way_through_toml(name):
+    config = load_config(name)
+    assert parse_config(tomllib.loads(config_toml(config))) == config
+
+
+def test_presets_hold_the_papers_and_the_releases_numbers():
+    article, release = load_config("article"), load_config("release")
+    assert (article.degradation, release.degradation) == (ARTICLE, RELEASE)
+    weights = article.losses
+    assert (weights.l1, weights.perceptual, weights.adversarial) == (0.1, 1.0, 0.1)
+    assert (weights.component, weights.component_style, weights.identity) == (1.0, 200.0, 10.0)
+    assert article.optimiser.milestones == (700_000, 750_000) and article.run.steps == 800_000
+    assert release.losses.perceptual_style == 50.0 and release.losses.pyramid_steps == 50_000
+    assert release.losses.r1_every == 16 and release.run.batch == 12
+    assert load_config("compact").degradation == OLDPRINT
+
+
+def test_a_file_changes_what_it_is_based_on(tmp_path):
+    (tmp_path / "a.toml").write_text('base = "compact"\n[losses]\nl1 = 3\n')
+    (tmp_path / "b.toml").write_text('base = "a.toml"\n[run]\nsteps = 7\n[degradation]\nnoise = [1.0, 2.0]\n')
+    config = load_config(str(tmp_path / "b.toml"), ["run.seed=5", "generator.weights=some file.pth"])
+    assert config.losses.l1 == 3.0 and config.losses.lpips == load_config("compact").losses.lpips
+    assert (config.run.steps, config.run.seed) == (7, 5)
+    assert config.generator.weights == "some file.pth"
+    assert config.degradation.noise == (1.0, 2.0) and config.degradation.gray_probability == OLDPRINT.gray_probability
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("losses.l2=1", "losses.l2"),
+        ("looses.l1=1", "looses"),
+        ("degradation.preset='none'", "degradation.preset"),
+        ("degradation.nose=[1,2]", "degradation.nose"),
+        ("run.steps=1.5", "run.steps"),
+        ("run.steps=true", "run.steps"),
+        ("run.precision='fp64'", "run.precision"),
+        ("optimiser.betas=[0.1]", "optimiser.betas"),
+        ("data.sources='faces'", "data.sources"),
+        ("losses=3", "losses"),
+        ("run.steps", "--set"),
+        (".steps=3", "--set"),
+    ],
+)
+def test_what_no_configuration_has_is_refused(change, told):
+    with pytest.raises(UsageError, match=told):
+        load_config("compact", [change])
+
+
+def test_circles_missing_files_and_other_texts_are_refused(tmp_path):
+    a, b = tmp_path / "a.toml", tmp_path / "b.toml"
+    a.write_text('base = "b.toml"')
+    b.write_text('base = "a.toml"')
+    with pytest.raises(UsageError, match="each other"):
+        load_config(str(a))
+    with pytest.raises(UsageError, match="article, compact"):
+        load_config("compakt")
+    b.write_text("steps: 3")
+    with pytest.raises(UsageError, match="no TOML"):
+        load_config(str(b))
+
+
+@given(
+    st.builds(
+        RunConfig,
+        steps=st.integers(0, 10**9),
+        device=st.text(st.characters(codec="utf-8"), max_size=9),
+        channels_last=st.booleans(),
+    ),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_every_value_survives_the_way_through_toml(run, number):
+    table = config_table(TrainingConfig(run=run))
+    table["losses"]["l1"] = number
+    config = parse_config(table)
+    assert parse_config(tomllib.loads(config_toml(config))) == config
