@@ -61,9 +61,8 @@ def decode_pixels(image: Image.Image, stream: BinaryIO) -> Decoded:
         return _deep_gray(image)
     if bits == 16 and image.mode in ("RGB", "RGBA"):
         if image.format == "TIFF" and _tag(image, _PLANAR) == _SEPARATE_PLANES:
-            shallow = _shallow(image)
-            note = "Its 16-bit colour planes are stored apart and were read at 8 bits."
-            return Decoded(shallow.pixels, shallow.alpha, shallow.is_gray, warnings=(note,))
+            # Pillow mixes such planes up, and OpenCV too.
+            raise UnusualPixelsError("stores 16-bit colours in separate planes; save it with interleaved colours")
         return _deep_colour(image, stream)
     return _shallow(image)
 

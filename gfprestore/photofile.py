@@ -7,13 +7,17 @@ gray: nobody should find out years later that the archive copy lacks its lower h
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import logging
 import os
 import stat
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -31,9 +35,11 @@ __all__ = ["MAX_PIXELS", "read_photo", "write_photo"]
 MAX_PIXELS = 400_000_000
 """Largest photo that is read, in pixels: a 16x20 inch print scanned at 1100 dpi. Its pixels take 1.2 GB at 8 bits."""
 
-_LEAST_BYTES_PER_PIXEL = 1 / 8500
-"""PNG and JPEG cannot pack pixels tighter (Deflate: 1032:1, at one bit a pixel), so a smaller file lies about its size
-and is refused before memory is set aside for it."""
+_PIXELS_PER_BYTE = 8500
+"""No photo packs tighter: Deflate reaches 1032:1, at one bit a pixel."""
+
+_MODEST_PIXELS = 16_000_000
+"""Up to here a header may claim what it likes: the memory that a lie costs is small."""
 
 _DECODER_ERRORS = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
@@ -167,6 +173,21 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    _silence_libtiff()
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Takes away the handler with which Pillow's libtiff prints errors on stderr; it returns them as well.
+
+    Pillow offers no way. The symbol is found among what Pillow's module is linked with; where it is not, for instance
+    on Windows, the remarks of libtiff on damaged files remain.
+    """
+    with suppress(OSError, AttributeError):
+        set_handler = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__).TIFFSetErrorHandler
+        set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        set_handler(None)
 
 
 def _check_size(image: Image.Image, name: str, size: int) -> None:
@@ -178,8 +199,9 @@ def _check_size(image: Image.Image, name: str, size: int) -> None:
             f"{name} is {image.width} x {image.height} pixels,"
             f" more than the {MAX_PIXELS // 10**6} megapixels that are read."
         )
-    if image.format in ("JPEG", "MPO", "PNG") and size < pixels * _LEAST_BYTES_PER_PIXEL:
-        raise PhotoError(f"{name} is truncated: {size} bytes cannot hold {image.width} x {image.height} pixels.")
+    if pixels > max(_MODEST_PIXELS, size * _PIXELS_PER_BYTE):
+        extent = f"{image.width} x {image.height} pixels"
+        raise PhotoError(f"{name} is damaged: {size} bytes cannot hold a photo of {extent}.")
 
 
 def _fault(error: BaseException) -> str:
