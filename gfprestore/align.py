@@ -94,8 +94,10 @@ def whole_photo_face(photo: Photo, size: int) -> AlignedFace:
 def cut_crop(pixels: Pixels, to_crop: Transform, size: int) -> Pixels:
     """Warps the square of the generator's frame out of a photo.
 
-    A face larger than the crop is averaged down first, since a bilinear warp alone would skip pixels and turn film
-    grain and scan texture into false detail. What lies beyond the photo's edge is mirrored, as in FFHQ.
+    A face larger than the crop is averaged down first, since a warp alone would skip pixels and turn film grain and
+    scan texture into false detail. A smaller one is enlarged with the kernel of `resize_photo`: the crop is then part
+    of the plainly enlarged photo, and what restoration takes out of it goes from the photo too. What lies beyond the
+    photo's edge is mirrored, as in FFHQ.
 
     Args:
         pixels: RGB uint8 or uint16, (H, W, 3).
@@ -106,7 +108,7 @@ def cut_crop(pixels: Pixels, to_crop: Transform, size: int) -> Pixels:
         RGB, dtype of `pixels`, (size, size, 3).
     """
     window, to_crop = _shrunk_window(pixels, to_crop, size)
-    crop = cv2.warpAffine(window, to_crop, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    crop = cv2.warpAffine(window, to_crop, (size, size), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101)
     return cast(Pixels, crop)
 
 
@@ -114,9 +116,9 @@ def _shrunk_window(pixels: Pixels, to_crop: Transform, size: int) -> tuple[Pixel
     """Returns the part of a photo that a crop sees, averaged down to the crop's sampling, and its transform."""
     height, width = pixels.shape[:2]
     corners = map_points(invert(to_crop), [[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]])
-    # One pixel of bilinear reach, one of rounding.
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - 2, 0, [width - 1, height - 1])
-    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 3, low + 1, [width, height])
+    # Four pixels of Lanczos reach, one of rounding.
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - 5, 0, [width - 1, height - 1])
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 6, low + 1, [width, height])
     window = pixels[low[1] : high[1], low[0] : high[0]]
     from_window = np.array([[1.0, 0.0, low[0]], [0.0, 1.0, low[1]]])
     window_size = (int(high[0] - low[0]), int(high[1] - low[1]))

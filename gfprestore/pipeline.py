@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.align import align_face, whole_photo_face
-from gfprestore.detect import choose_faces
 from gfprestore.errors import PhotoError
+from gfprestore.face_choice import choose_faces
 from gfprestore.folders import Job
 from gfprestore.masks import border_mask
 from gfprestore.models import Models
