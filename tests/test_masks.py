@@ -99,7 +99,7 @@ def test_without_a_parser_the_mask_is_a_smooth_oval_about_the_face(kind):
 def test_parsed_masks_have_no_step(kind, output_pixels):
     mask = face_mask(SIZE, kind, before=_portrait(), output_pixels=output_pixels)
     assert _steepest(mask) < STEP_LIMIT
-    assert 0 <= mask.min() and mask.max() <= 1
+    assert mask.min() >= 0 and mask.max() <= 1
     assert not mask[: int(BORDER_MARGIN * SIZE)].any()
     assert mask[270, 256] == 1
 
@@ -113,7 +113,7 @@ def test_whatever_the_labels_no_mask_has_a_step(seed, kind, protect):
     mask = face_mask(256, kind, before=before, after=after, protect_glasses=protect)
     # A crop half as large holds each feather in half as many pixels.
     assert _steepest(mask) < 2 * STEP_LIMIT
-    assert 0 <= mask.min() and mask.max() <= 1
+    assert mask.min() >= 0 and mask.max() <= 1
 
 
 def test_the_kinds_replace_what_they_say():
