@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -15,6 +17,9 @@ from gfprestore.photo import Pixels
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339
 _MIN_IS_WHITE, _SEPARATE_PLANES, _SIGNED = 0, 2, 2
+
+_PNG_SIGNATURE_BYTES = 8
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 _FLOAT_SLACK = 1e-3
 """How far a floating-point gray value may lie outside 0 to 1 by the arithmetic that made it."""
@@ -114,11 +119,14 @@ def _deep_gray(image: Image.Image) -> Decoded:
 def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:
     """Decodes 16-bit RGB with OpenCV, which turns a TIFF upright as Pillow has done."""
     stream.seek(0)
+    data = stream.read()
+    if image.format == "PNG":
+        data = _bare_png(data)
     cv2.utils.logging.setLogLevel(
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # It prints its own remarks on damaged files otherwise.
     try:
-        decoded = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise OSError(error.err) from error
     if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != (image.height, image.width):
@@ -129,6 +137,27 @@ def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:
     pixels = np.ascontiguousarray(decoded[:, :, 2::-1]).astype(np.uint16, copy=False)
     alpha = np.ascontiguousarray(decoded[:, :, 3]).astype(np.uint16, copy=False) if channels == 4 else None
     return Decoded(pixels, alpha, is_gray=_is_gray_with_alpha(image, stream))
+
+
+def _bare_png(data: bytes) -> bytes:
+    """The chunks of a PNG that pixels need, with their checksums tested.
+
+    Its decoder prints remarks on the others, an sRGB profile of the wrong make for one, and on wrong checksums.
+
+    Raises:
+        OSError: A checksum is wrong or a chunk is longer than the file.
+    """
+    parts = [data[:_PNG_SIGNATURE_BYTES]]
+    at = _PNG_SIGNATURE_BYTES
+    while at + 12 <= len(data):  # Length, name and checksum, 4 bytes each.
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + length
+        if data[at + 4 : at + 8] in (b"IHDR", b"tRNS", b"IDAT"):
+            if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+                raise OSError("wrong checksum")
+            parts.append(data[at:end])
+        at = end
+    return b"".join(parts) + _PNG_END
 
 
 def _is_gray_with_alpha(image: Image.Image, stream: BinaryIO) -> bool:

@@ -1,0 +1,70 @@
+"""Photos and metadata that several tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from gfprestore.photo import Photo, PhotoMetadata, Pixels
+
+LOSSLESS = (".png", ".tiff")
+
+
+def colours(dtype: type = np.uint8, size: tuple[int, int] = (19, 31)) -> Pixels:
+    """Every channel differs, so that swapped channels or axes show; the low bits of 16 are used."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    pixels = np.stack([x * 8, y * 13, (x + 2 * y) * 3], axis=-1)
+    if dtype is np.uint16:
+        return (pixels * 257 + x[..., None] * 7 + np.arange(3)).clip(0, 65535).astype(np.uint16)
+    return pixels.astype(np.uint8)
+
+
+def photo(dtype: type = np.uint8, *, is_gray: bool = False, has_alpha: bool = False, **metadata: object) -> Photo:
+    pixels = colours(dtype)
+    if is_gray:
+        pixels = np.repeat(pixels[:, :, :1], 3, axis=2)
+    alpha = np.ascontiguousarray(colours(dtype)[:, :, 1]) if has_alpha else None
+    return Photo(pixels, PhotoMetadata("PNG", **metadata), alpha, is_gray)  # type: ignore[arg-type]
+
+
+def saved(path: Path, image: Image.Image, **settings: object) -> Path:
+    image.save(path, **settings)
+    return path
+
+
+def profile(kind: str) -> bytes:
+    """A profile: sRGB, or one with wide primaries and a gamma of 1.8 made by changing sRGB's numbers."""
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if kind == "wide":
+        for entry in range(int.from_bytes(made[128:132], "big")):
+            at = 132 + 12 * entry
+            tag, offset = bytes(made[at : at + 4]), int.from_bytes(made[at + 4 : at + 8], "big")
+            if tag == b"rXYZ":  # More red than sRGB's 0.436, 0.222, 0.014.
+                made[offset + 8 : offset + 20] = b"".join(
+                    round(v * 65536).to_bytes(4, "big") for v in (0.610, 0.311, 0.019)
+                )
+            if tag == b"gXYZ":
+                made[offset + 8 : offset + 20] = b"".join(
+                    round(v * 65536).to_bytes(4, "big") for v in (0.205, 0.626, 0.061)
+                )
+    return bytes(made)
+
+
+def full_metadata() -> PhotoMetadata:
+    block = Image.Exif()
+    block[0x010E] = "Aunt Mary"
+    block.get_ifd(0x8769)[0x9003] = "1962:07:01 12:00:00"
+    block.get_ifd(0x8769)[0x927C] = b"maker note \x00\x01\x02" * 20
+    block.get_ifd(0x8825)[1] = "N"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><a/></rdf:RDF></x:xmpmeta>'
+    return PhotoMetadata(
+        "JPEG",
+        exif=block.tobytes()[6:],
+        icc_profile=profile("wide"),
+        xmp=xmp,
+        iptc=b"\x1c\x02\x50\x00\x03Bob",
+        dpi=(300.0, 150.0),
+        comment=b"from the attic",
+    )

@@ -1,0 +1,75 @@
+"""Colour profiles: there and back, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from gfprestore.colour import from_srgb, ink_to_rgb, is_srgb, profile_space, to_8_bits, to_srgb
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def swapped_primaries() -> bytes:
+    """sRGB with the primaries of red and green exchanged: pixels in it are sRGB with those channels exchanged."""
+    return SRGB.replace(b"rXYZ", b"----").replace(b"gXYZ", b"rXYZ").replace(b"----", b"gXYZ")
+
+
+def colours() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def test_exchanged_primaries_exchange_channels() -> None:
+    found = to_srgb(colours(), swapped_primaries())
+    np.testing.assert_allclose(found, colours()[:, :, [1, 0, 2]].astype(int), atol=1)
+    assert found.flags.c_contiguous
+
+
+def test_there_and_back() -> None:
+    back = from_srgb(to_srgb(colours(), swapped_primaries()), swapped_primaries())
+    np.testing.assert_allclose(back, colours().astype(int), atol=2)
+
+
+def test_sixteen_bits_go_through_eight() -> None:
+    deep = colours().astype(np.uint16) * 257
+    found = to_srgb(deep, swapped_primaries())
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, to_srgb(colours(), swapped_primaries()).astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize("profile", [None, SRGB, b"damaged", SRGB[:200], b""])
+def test_srgb_and_unusable_profiles_change_nothing(profile: bytes | None) -> None:
+    assert is_srgb(profile)
+    pixels = colours()
+    assert to_srgb(pixels, profile) is pixels
+    assert from_srgb(pixels, profile) is pixels
+
+
+def test_wide_profiles_are_not_srgb() -> None:
+    assert not is_srgb(swapped_primaries())
+    assert profile_space(SRGB) == "RGB"
+    assert profile_space(SRGB[:16] + b"GRAY" + SRGB[20:]) == "GRAY"
+
+
+def test_rounding_to_8_bits_is_exact_for_every_value() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    np.testing.assert_array_equal(to_8_bits(every), np.floor(every / 257 + 0.5))
+    shallow = every.astype(np.uint8)
+    np.testing.assert_array_equal(to_8_bits(shallow), shallow)
+
+
+def test_lab_white_and_black() -> None:
+    # Lab in 8 bits: L 0 to 255, a and b signed.
+    image = Image.frombytes("LAB", (2, 1), bytes([255, 0, 0, 0, 0, 0]))
+    found, note = ink_to_rgb(image, None)
+    np.testing.assert_allclose(np.asarray(found)[0], [[255] * 3, [0] * 3], atol=2)
+    assert note is None
+
+
+@pytest.mark.parametrize("profile", [None, SRGB, b"damaged"])
+def test_cmyk_without_a_usable_profile_is_converted_plainly(profile: bytes | None) -> None:
+    image = Image.new("CMYK", (2, 2), (255, 0, 0, 0))
+    found, note = ink_to_rgb(image, profile)
+    assert found.getpixel((0, 0)) == (0, 255, 255)
+    assert note is not None

@@ -1,0 +1,112 @@
+"""What stands beside the pixels: tagged as enhanced without losing anything, whatever it was before."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from gfprestore.metadata import EDITED, photoshop_segment, read_metadata, tag_as_restored
+from gfprestore.photo import PhotoMetadata
+
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+SOFTWARE = "{http://ns.adobe.com/tiff/1.0/}Software"
+SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+TITLE = "{http://purl.org/dc/elements/1.1/}title"
+
+PACKET = """<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="uuid:1" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"
+ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" {attribute}>{element}
+ <dc:title>Tante Käthe</dc:title></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>"""
+
+PACKETS = [
+    PACKET.format(attribute="", element=""),
+    PACKET.format(attribute='tiff:Software="old 1" Iptc4xmpExt:DigitalSourceType="x"', element=""),
+    PACKET.format(
+        attribute="tiff:Software='old'", element="<Iptc4xmpExt:DigitalSourceType>x</Iptc4xmpExt:DigitalSourceType>"
+    ),
+]
+
+
+def values(packet: bytes, name: str) -> list[str | None]:
+    """Every value of a property, whether it is written as an attribute or as an element."""
+    root = ElementTree.fromstring(packet)
+    attributes = [d.get(name) for d in root.iter(RDF + "Description") if d.get(name) is not None]
+    return attributes + [element.text for element in root.iter(name)]
+
+
+@pytest.mark.parametrize("packet", [None, *PACKETS])
+def test_the_tag_is_set_once_and_the_rest_stays(packet: str | None) -> None:
+    source = PhotoMetadata("JPEG", xmp=packet.encode() if packet else None, comment=b"c", dpi=(1.0, 2.0))
+    tagged = tag_as_restored(source, 'model "<1>" & co', "2.0")
+    for _ in range(2):
+        assert tagged.xmp is not None
+        assert values(tagged.xmp, SOFTWARE) == ['gfprestore 2.0 (model "<1>" & co)']
+        assert values(tagged.xmp, SOURCE_TYPE) == [EDITED]
+        if packet:
+            assert values(tagged.xmp, TITLE) == ["Tante Käthe"]
+            abouts = {d.get(RDF + "about") for d in ElementTree.fromstring(tagged.xmp).iter(RDF + "Description")}
+            assert abouts == {"uuid:1"}, "a packet speaks of one photo"
+        found = Image.Exif()
+        found.load(tagged.exif or b"")
+        assert found[0x0131] == 'gfprestore 2.0 (model "<1>" & co)'
+        assert replace(tagged, exif=None, xmp=None) == source or tagged.comment == b"c"
+        tagged = tag_as_restored(tagged, 'model "<1>" & co', "2.0")
+    assert source.exif is None
+
+
+@pytest.mark.parametrize("packet", [b"no xml", "</rdf:RDF>".encode("utf-16"), b"\xff\xfe</rdf:RDF>"])
+def test_packets_that_are_not_understood_are_kept(packet: bytes) -> None:
+    assert tag_as_restored(PhotoMetadata("JPEG", xmp=packet), "m", "1").xmp == packet
+
+
+def test_a_damaged_exif_block_is_kept() -> None:
+    assert tag_as_restored(PhotoMetadata("JPEG", exif=b"damaged"), "m", "1").exif == b"damaged"
+
+
+def test_the_tag_uses_iptcs_own_term() -> None:
+    assert EDITED == "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
+
+
+def opened(**settings: object) -> Image.Image:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(buffer, "JPEG", **settings)
+    image = Image.open(buffer)
+    image.load()
+    return image
+
+
+@given(st.binary(min_size=1, max_size=60), st.binary(max_size=9), st.integers(0, 4))
+def test_iptc_is_found_among_other_resources(record: bytes, name: bytes, before: int) -> None:
+    pascal = bytes([len(name)]) + name + bytes((len(name) + 1) % 2)
+    other = b"8BIM" + struct.pack(">H", 0x0425) + pascal + struct.pack(">I", 3) + b"abc\0"
+    segment = b"Photoshop 3.0\0" + other * before + photoshop_segment(record)[14:] + other
+    extra = b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment
+    assert read_metadata(opened(extra=extra))[0].iptc == record
+
+
+@pytest.mark.parametrize("dpi", [(0, 0), (10**6, 10**6), (float("nan"), 1.0), (1.0,), "300", None])
+def test_absurd_resolutions_are_dropped(dpi: object) -> None:
+    image = opened()
+    image.info["dpi"] = dpi
+    assert read_metadata(image)[0].dpi is None
+
+
+def test_an_orientation_in_xmp_is_reset_as_well() -> None:
+    packet = b'<rdf:Description tiff:Orientation="6" other:Orientation="6"/>'
+    found = read_metadata(opened(xmp=packet))[0].xmp
+    assert found == b'<rdf:Description tiff:Orientation="1" other:Orientation="6"/>'
+
+
+def test_damage_is_told() -> None:
+    metadata, turn, warnings = read_metadata(opened(exif=b"Exif\0\0damaged", icc_profile=b"damaged"))
+    assert (metadata.exif, metadata.icc_profile, turn) == (None, None, 1)
+    assert [sentence.split(" ")[1] for sentence in warnings] == ["colour", "EXIF"] or len(warnings) == 2
