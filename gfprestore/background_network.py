@@ -1,0 +1,254 @@
+"""Enlarge photos with a network, tile by tile.
+
+The photo stays in host memory; only tiles travel to the device. Tiles overlap and fade into each other, so that their
+size does not show. Small photos of one size share batches. When memory runs out the tiles are halved and the photos at
+hand begun again; a tile is never left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gfprestore.engine import Engine, build_engine
+from gfprestore.errors import DeviceError, UsageError
+from gfprestore.photo import Pixels
+from gfprestore.resize import has_equal_channels, resize_photo
+from gfprestore.tiles import FeatherCanvas, TileGrid, cut_tile, plan_tiles
+
+logger = logging.getLogger(__name__)
+
+# How far from its own border a tile's answer still differs from the whole photo's: Real-ESRGAN x4plus by 70 dB some 60
+# pixels in, x2plus, which shrinks its input first, some 110 pixels in (measured). Half the overlap is where two tiles
+# weigh the same.
+_OVERLAP = 96
+_SHRUNK_OVERLAP = 192
+
+_SMALLEST_TILE = 160
+_LARGEST_TILE = 1536
+
+# On the processor more than this gains no speed, and a 100-megapixel photo must fit beside it.
+_PROCESSOR_BUDGET = 3 << 29
+_GPU_SHARE = 0.5
+_LARGEST_BATCH = 8
+
+# Rows mixed at once when the network's result is weakened.
+_MIX_ROWS = 512
+
+
+class UpscalingNetwork(nn.Module):
+    """A spandrel network on whole arrays: [N, H, W, 3] float32 in [0, 1] -> [N, H * factor, W * factor, 3]."""
+
+    def __init__(self, title: str, descriptor: Any) -> None:
+        super().__init__()
+        self.network = descriptor.model
+        self.title = title
+        self.factor: int = descriptor.scale
+        self.multiple: int = max(1, descriptor.size_requirements.multiple_of)
+        self.minimum: int = max(1, descriptor.size_requirements.minimum)
+        self.is_square: bool = descriptor.size_requirements.square
+        self.supports_bf16: bool = descriptor.supports_bfloat16
+        self._call = descriptor
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Run the network; the result is clamped to [0, 1]."""
+        result: Tensor = self._call(pixels.permute(0, 3, 1, 2))  # [N 3 H W]
+        return result.permute(0, 2, 3, 1).contiguous()  # [N H W 3]
+
+
+def load_upscaling_network(title: str, state: Mapping[str, Any]) -> UpscalingNetwork:
+    """Build the network that a state dict is of, in fp32 on the CPU.
+
+    Args:
+        title: What to call it in messages.
+        state: State dict, as released or wrapped in `params_ema`, `params` and the like; of any float type.
+
+    Raises:
+        UsageError: spandrel does not know it, or it does not turn RGB into RGB.
+    """
+    import spandrel
+
+    try:
+        descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(
+            _as_float32(spandrel.canonicalize_state_dict(dict(state)))
+        )
+    except spandrel.UnsupportedModelError as error:
+        raise UsageError(f"{title} is no network that spandrel knows: give --background another file.") from error
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.purpose == "FaceSR":
+        raise UsageError(f"{title} does not upscale whole photos: give --background another file.")
+    if descriptor.input_channels != 3 or descriptor.output_channels != 3:
+        raise UsageError(f"{title} does not turn RGB into RGB: give --background another file.")
+    return UpscalingNetwork(title, descriptor.eval())
+
+
+def _as_float32(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {
+        key: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for key, value in state.items()
+    }
+
+
+class NetworkUpscaler:
+    """Enlarges photos with a network; see `gfprestore.background.Upscaler`."""
+
+    def __init__(
+        self,
+        network: UpscalingNetwork,
+        *,
+        device: str,
+        precision: str,
+        tile_pixels: int | None = None,
+        strength: float = 1.0,
+        cache_folder: Path | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        """Takes over the network.
+
+        Args:
+            network: The network, on the CPU.
+            device: A concrete device.
+            precision: `fp32` or `bf16`.
+            tile_pixels: Largest side of a tile, in photo pixels, raised to one and a half times the overlap; None
+                takes what the free memory allows.
+            strength: Share of the network's result, 0 to 1; the rest is Lanczos.
+            cache_folder: Where compiled models are kept.
+            engine: Runs the network; None builds one.
+        """
+        self.description = network.title
+        self._factor, self._multiple, self._minimum = network.factor, network.multiple, network.minimum
+        self._is_square = network.is_square
+        self._overlap = _OVERLAP if network.multiple == 1 else _SHRUNK_OVERLAP
+        self._strength = strength
+        budget = _memory_budget(device)
+        precision = precision if network.supports_bf16 else "fp32"
+        per_pixel = bytes_per_pixel(network) * (2 if precision == "bf16" else 4) / 4
+        smallest = max(_SMALLEST_TILE, self._overlap + self._overlap // 2)
+        self._smallest = smallest
+        self._limit = tile_pixels or int(min(max(math.sqrt(budget / per_pixel), smallest), _LARGEST_TILE))
+        self._limit = max(self._limit, smallest)
+        fitting = int(budget / (per_pixel * self._limit**2))
+        self._batch_size = 1 if device == "cpu" else max(1, min(fitting, _LARGEST_BATCH))
+        self._engine = engine or build_engine(
+            network, (None, None, None, 3), device=device, precision=precision, cache_folder=cache_folder
+        )
+
+    def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+        """Enlarge one photo; see `Upscaler.upscale`."""
+        return next(self.upscale_all([(pixels, size)]))
+
+    def upscale_all(self, photos: Iterable[tuple[Pixels, tuple[int, int]]]) -> Iterator[Pixels]:
+        """Enlarge photos in order; at most as many are held as share one batch."""
+        group: list[tuple[Pixels, tuple[int, int]]] = []
+        tiles = 0
+        shape = (0, 0)
+        for pixels, size in photos:
+            grid = self._plan(pixels)
+            if group and (grid.height, grid.width) != shape:
+                yield from self._upscale_group(group)
+                group, tiles = [], 0
+            group.append((pixels, size))
+            shape, tiles = (grid.height, grid.width), tiles + len(grid)
+            if tiles >= self._batch_size:
+                yield from self._upscale_group(group)
+                group, tiles = [], 0
+        yield from self._upscale_group(group)
+
+    def _plan(self, pixels: Pixels) -> TileGrid:
+        return plan_tiles(
+            (pixels.shape[1], pixels.shape[0]),
+            self._limit,
+            overlap=self._overlap,
+            multiple=self._multiple,
+            minimum=self._minimum,
+            square=self._is_square,
+        )
+
+    def _upscale_group(self, group: Sequence[tuple[Pixels, tuple[int, int]]]) -> Iterator[Pixels]:
+        """Enlarge photos whose tiles have one shape; those that do not fit into memory, in smaller tiles."""
+        while True:
+            try:
+                canvases = self._run_tiles([pixels for pixels, _ in group])
+                break
+            except DeviceError as error:
+                if self._limit <= self._smallest:
+                    raise DeviceError(
+                        f"Memory does not hold even one tile of {self._limit} pixels for {self.description}: "
+                        "close other programs, or take --background lanczos."
+                    ) from error
+                self._limit = max(self._limit // 2, self._smallest)
+                logger.warning("%s ran out of memory: going on with tiles of %d.", self.description, self._limit)
+        canvases.reverse()
+        for pixels, size in group:
+            result = resize_photo(canvas.pixels(), size) if (canvas := canvases.pop()).size != size else canvas.pixels()
+            yield _mix(resize_photo(pixels, size), result, self._strength) if self._strength < 1 else result
+
+    def _run_tiles(self, photos: Sequence[Pixels]) -> list[FeatherCanvas]:
+        grids = [self._plan(pixels) for pixels in photos]
+        canvases = [
+            FeatherCanvas(
+                grid, self._factor, (pixels.shape[1], pixels.shape[0]), pixels.dtype, has_equal_channels(pixels)
+            )
+            for grid, pixels in zip(grids, photos, strict=True)
+        ]
+        waiting = (
+            (canvas, cut_tile(pixels, top, left, grid))
+            for canvas, pixels, grid in zip(canvases, photos, grids, strict=True)
+            for top, left in grid
+        )
+        while batch := list(islice(waiting, self._batch_size)):
+            (results,) = self._engine.run(np.stack([tile for _, tile in batch]))
+            for (canvas, _), values in zip(batch, results, strict=True):
+                canvas.place(values)
+        return canvases
+
+
+def bytes_per_pixel(network: nn.Module, side: int = 32) -> float:
+    """Estimate the memory a network needs for each input pixel in fp32, from one run on a small square.
+
+    It is the largest layer's input and output with half as much again for what else is alive.
+    """
+    largest = 0
+
+    def watch(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal largest
+        largest = max(largest, sum(t.numel() for t in (*inputs, output) if isinstance(t, Tensor)))
+
+    handles = [layer.register_forward_hook(watch) for layer in network.modules() if not list(layer.children())]
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, side, side, 3))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return 1.5 * 4 * largest / side**2
+
+
+def _memory_budget(device: str) -> float:
+    """Bytes that tiles may take on a device."""
+    if device.startswith("cuda"):
+        free, _ = torch.cuda.mem_get_info(device)
+        return free * _GPU_SHARE
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a Unix with these names
+        return _PROCESSOR_BUDGET
+    return min(_PROCESSOR_BUDGET, free * _GPU_SHARE)
+
+
+def _mix(plain: Pixels, sharp: Pixels, strength: float) -> Pixels:
+    """Weigh the network's result against the plainly resized photo, in place of the latter, band by band."""
+    for top in range(0, plain.shape[0], _MIX_ROWS):
+        rows = slice(top, top + _MIX_ROWS)
+        change: NDArray[np.float32] = sharp[rows].astype(np.float32) - plain[rows]
+        plain[rows] = (plain[rows] + np.float32(strength) * change + np.float32(0.5)).astype(plain.dtype)
+    return plain
