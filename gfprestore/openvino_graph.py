@@ -26,6 +26,10 @@ class UnknownOperationError(Exception):
 class GraphTensor:
     """A value in the graph that stands for a tensor of static shape."""
 
+    dtype = torch.float32
+    device = torch.device("cpu")
+    is_cuda = False
+
     def __init__(self, output: Any) -> None:
         self.output = output if isinstance(output, openvino.Output) else output.output(0)
 
@@ -43,6 +47,10 @@ class GraphTensor:
         if rule is None:
             raise UnknownOperationError(f"{function!r} has no rule")
         return rule(*args, **(kwargs or {}))
+
+    def narrow(self, axis: int, start: int, length: int) -> Line:
+        """One line of this tensor, to be changed in place."""
+        return Line(self, axis, start, length)
 
     def __getattr__(self, name: str) -> Callable[..., GraphTensor]:
         """A method of tensors, such as `permute`."""
@@ -71,6 +79,25 @@ class GraphTensor:
 
     def __getitem__(self, index: Any) -> GraphTensor:
         return _index(self, index)
+
+
+class Line:
+    """One row, column or channel of a graph tensor, to be changed in place."""
+
+    def __init__(self, tensor: GraphTensor, axis: int, position: int, length: int) -> None:
+        if length != 1:
+            raise UnknownOperationError(f"in-place change of {length} lines")
+        self.tensor = tensor
+        sides = [1] * len(tensor.shape)
+        sides[axis] = tensor.shape[axis]
+        self.mask = np.zeros(sides[axis], np.float32)
+        self.mask[position] = 1
+        self.mask = self.mask.reshape(sides)
+
+    def sub_(self, value: GraphTensor) -> None:
+        """Subtract from the line."""
+        # A product with zeros and a one joins the operations that follow in a single pass over the memory.
+        self.tensor.output = (self.tensor - value * torch.from_numpy(self.mask)).output
 
 
 def record(network: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> openvino.Model:
@@ -143,6 +170,14 @@ def _convolution(
     return GraphTensor(out if bias is None else ops.add(out, _output(bias[None, :, None, None])))
 
 
+def _transposed_convolution(
+    x: GraphTensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0
+) -> GraphTensor:
+    strides, pads = _pair(stride), _pair(padding)
+    out = ops.convolution_backprop_data(_output(x), _output(weight), strides=strides, pads_begin=pads, pads_end=pads)
+    return GraphTensor(out if bias is None else ops.add(out, _output(bias[None, :, None, None])))
+
+
 def _leaky_relu(x: GraphTensor, negative_slope: float = 0.01, inplace: bool = False) -> GraphTensor:
     return GraphTensor(ops.prelu(x.output, ops.constant(np.array([negative_slope], np.float32))))
 
@@ -150,17 +185,18 @@ def _leaky_relu(x: GraphTensor, negative_slope: float = 0.01, inplace: bool = Fa
 def _interpolate(
     x: GraphTensor,
     size: Any = None,
-    scale_factor: float | None = None,
+    scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
     **_: Any,
 ) -> GraphTensor:
     if size is not None or scale_factor is None or align_corners or mode not in ("nearest", "bilinear"):
         raise UnknownOperationError(f"interpolation {mode} to {size}")
+    scales = [scale_factor] * 2 if isinstance(scale_factor, (int, float)) else scale_factor
     return GraphTensor(
         ops.interpolate(
             x.output,
-            ops.constant(np.array([scale_factor, scale_factor], np.float32)),
+            ops.constant(np.array(scales, np.float32)),
             mode="linear_onnx" if mode == "bilinear" else "nearest",
             shape_calculation_mode="scales",
             coordinate_transformation_mode="half_pixel" if mode == "bilinear" else "asymmetric",
@@ -175,11 +211,16 @@ def _average_pool(x: GraphTensor, kernel_size: int) -> GraphTensor:
     return GraphTensor(ops.avg_pool(x.output, side, [0, 0], [0, 0], side, True))
 
 
+_PAD_MODES = {"constant": "constant", "replicate": "edge", "reflect": "reflect"}
+
+
 def _pad(x: GraphTensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> GraphTensor:
     rest = [0] * (len(x.shape) - len(pad) // 2)
     # torch counts pairs from the last axis.
     begin, end = rest + list(pad[-2::-2]), rest + list(pad[::-2])
-    return GraphTensor(ops.pad(x.output, _integers(begin), _integers(end), mode, ops.constant(np.float32(value or 0))))
+    return GraphTensor(
+        ops.pad(x.output, _integers(begin), _integers(end), _PAD_MODES[mode], ops.constant(np.float32(value or 0)))
+    )
 
 
 def _index(x: GraphTensor, index: Any) -> GraphTensor:
@@ -190,10 +231,11 @@ def _index(x: GraphTensor, index: Any) -> GraphTensor:
         elif isinstance(part, int):
             out = ops.gather(out, ops.constant(np.int64(part)), ops.constant(np.int64(axis))).output(0)
             continue
-        elif isinstance(part, slice) and part.step in (None, 1):
-            start, stop, _ = part.indices(out.get_shape()[axis])
-            if stop - start != out.get_shape()[axis]:
-                out = ops.slice(out, _integers([start]), _integers([stop]), _integers([1]), _integers([axis])).output(0)
+        elif isinstance(part, slice):
+            start, stop, step = part.indices(out.get_shape()[axis])
+            if (start, stop, step) != (0, out.get_shape()[axis], 1):
+                bounds = (_integers([number]) for number in (start, stop, step, axis))
+                out = ops.slice(out, *bounds).output(0)
         else:
             raise UnknownOperationError(f"index {part!r}")
         axis += 1
@@ -233,6 +275,7 @@ def _rsqrt(x: GraphTensor) -> GraphTensor:
 
 RULES: dict[Any, Callable[..., GraphTensor]] = {
     F.conv2d: _convolution,
+    F.conv_transpose2d: _transposed_convolution,
     F.linear: _linear,
     F.leaky_relu: _leaky_relu,
     F.relu: lambda x, inplace=False: GraphTensor(ops.relu(x.output)),

@@ -18,8 +18,10 @@ from gfprestore.nn.layers import (
     StyledConvolution,
     ToRgb,
     UpBlock,
+    convolve_doubled,
+    convolve_stuffed,
     double,
-    double_with_halo,
+    double_fir,
     halve,
     set_normal,
     smooth,
@@ -99,17 +101,42 @@ def test_doubling_keeps_a_ramp_and_halving_undoes_it() -> None:
     torch.testing.assert_close(halve(doubled)[0, 0, 1:-1, 1:-1], ramp[0, 0, 1:-1, 1:-1])
 
 
-@pytest.mark.parametrize("halo", [0, 1, 2])
-def test_doubling_with_halo_is_the_zero_stuffed_filter(halo: int) -> None:
+def stuff(x: Tensor) -> Tensor:
+    """Put a zero after every row and column."""
+    stuffed = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+    stuffed[:, :, ::2, ::2] = x
+    return stuffed
+
+
+def test_doubling_with_zeros_outside_is_the_stuffed_filter() -> None:
     torch.manual_seed(4)
     x = torch.randn(1, 2, 5, 4).double()
-    stuffed = torch.zeros(1, 2, 10, 8).double()
-    stuffed[:, :, ::2, ::2] = x
     taps = torch.tensor([1.0, 3, 3, 1]).double() / 4
     kernel = (taps[:, None] * taps)[None, None].expand(2, 1, 4, 4)
     # Taps 1 and 2 lie on both sides of the fine pixel that the stuffed value is at.
-    wanted = F.conv2d(F.pad(stuffed, [2 + halo, 1 + halo] * 2), kernel, groups=2)
-    torch.testing.assert_close(double_with_halo(x, halo), wanted)
+    torch.testing.assert_close(double_fir(x), F.conv2d(F.pad(stuff(x), [2, 1, 2, 1]), kernel, groups=2))
+
+
+@pytest.mark.parametrize("sides", [(5, 4), (2, 3), (1, 1), (1, 6)])
+def test_convolution_of_the_doubled_is_exact_to_its_corners(sides: tuple[int, int]) -> None:
+    torch.manual_seed(7)
+    x, weight = torch.randn(2, 3, *sides).double(), torch.randn(5, 3, 3, 3).double()
+    wanted = F.conv2d(double(x), weight, padding=1)
+    torch.testing.assert_close(convolve_doubled(x, weight), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_convolution_of_the_doubled_has_its_gradients() -> None:
+    torch.manual_seed(8)
+    x, weight = torch.randn(1, 2, 3, 4).double().requires_grad_(), torch.randn(2, 2, 3, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(convolve_doubled, (x, weight))
+
+
+def test_convolution_of_the_stuffed_filters_beyond_the_border_too() -> None:
+    torch.manual_seed(9)
+    x, weight = torch.randn(1, 3, 4, 5).double(), torch.randn(2, 3, 3, 3).double()
+    # A border of zeros wide enough for both steps, cut off at the end.
+    wide = F.conv2d(double_fir(F.pad(x, (2, 2, 2, 2))), weight, padding=1)[:, :, 4:-4, 4:-4]
+    torch.testing.assert_close(convolve_stuffed(x, weight, padding=0), wide, rtol=1e-12, atol=1e-12)
 
 
 def test_smoothing_keeps_the_mean_and_has_the_taps() -> None:

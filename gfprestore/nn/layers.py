@@ -52,18 +52,13 @@ def halve(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
 
 
-def double_with_halo(x: Tensor, halo: int) -> Tensor:
-    """Upsample by two with the filter [1, 3, 3, 1] on zeros beyond the border: [N C H W] -> [N C 2H+2h 2W+2h].
+def double_fir(x: Tensor) -> Tensor:
+    """Upsample by two with the filter [1, 3, 3, 1] on zeros beyond the border: [N C H W] -> [N C 2H 2W].
 
     The filter on a zero-stuffed image is bilinear interpolation, so the bilinear one does it once the zeros are there.
-
-    Args:
-        x: Features.
-        halo: How many pixels beyond the doubled image's border to give, 0 to 2.
     """
-    cut = 2 - halo
     doubled = double(F.pad(x, (1, 1, 1, 1)))
-    return doubled[:, :, cut : doubled.shape[2] - cut, cut : doubled.shape[3] - cut]
+    return doubled[:, :, 2 : doubled.shape[2] - 2, 2 : doubled.shape[3] - 2]
 
 
 def smooth(x: Tensor, padding: int, stride: int = 1) -> Tensor:
@@ -72,6 +67,46 @@ def smooth(x: Tensor, padding: int, stride: int = 1) -> Tensor:
     channels = x.shape[1]
     kernel = (taps[:, None] * taps[None, :]).expand(channels, 1, -1, -1)  # [C 1 K K]
     return F.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
+
+
+def convolve_stuffed(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """Put a zero after every row and column, convolve, filter with [1, 3, 3, 1] (times four, for the zeros' sake).
+
+    The filter commutes with the convolution, and three in four products of a convolution with the stuffed image are
+    products with zero: a transposed convolution leaves them out.
+
+    Args:
+        x: Features [N I H W].
+        weight: Kernel [O I 3 3].
+        padding: 0 where zeros lie beyond the border, 1 where `x` has one more pixel on every side.
+
+    Returns:
+        Features [N O 2H 2W], of the image inside the padding.
+    """
+    transposed = 4 * weight.flip(2, 3).transpose(0, 1)  # [I O K K], which a transposed convolution reads backwards
+    return smooth(F.conv_transpose2d(x, transposed, stride=2, padding=padding), padding=1 - padding)
+
+
+def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`conv2d(double(x), weight, bias, padding=1)` in a quarter of the products: [N I H W] -> [N O 2H 2W]."""
+    if x.is_cuda:
+        return F.conv2d(double(x), weight, bias, padding=1)  # depthwise filters are slow there, multiplications cheap
+    # Bilinear doubling is the filter on an image whose border pixels repeat, so this convolves a repeated border ...
+    out = convolve_stuffed(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, padding=1)
+    # ... where the convolution's own padding is zero: take off what the kernel's outer lines added, corners once.
+    rows = F.pad(_double_along(x[:, :, :: max(x.shape[2] - 1, 1)], 3), (1, 1, 0, 0), mode="replicate")  # [N I 2 2W+2]
+    columns = F.pad(_double_along(x[:, :, :, :: max(x.shape[3] - 1, 1)], 2), (0, 0, 1, 1))  # [N I 2H+2 2]
+    for end, line in ((0, 0), (-1, 2)):
+        row, column = rows[:, :, end][:, :, None], columns[:, :, :, end][:, :, :, None]
+        out.narrow(2, end, 1).sub_(F.conv2d(row, weight[:, :, line : line + 1]))
+        out.narrow(3, end, 1).sub_(F.conv2d(column, weight[:, :, :, line : line + 1]))
+    return out if bias is None else out + bias[:, None, None]
+
+
+def _double_along(x: Tensor, axis: int) -> Tensor:
+    """Upsample one axis by two, bilinearly."""
+    scale = (2, 1) if axis == 2 else (1, 2)
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 class ResidualBlock(nn.Module):
@@ -107,7 +142,7 @@ class UpBlock(ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, double, convolve; add the skip."""
         out = F.leaky_relu(self.conv1(x), LEAK)
-        out = F.leaky_relu(self.conv2(double(out)), LEAK)
+        out = F.leaky_relu(convolve_doubled(out, self.conv2.weight, self.conv2.bias), LEAK)
         # A 1x1 convolution without bias commutes with the resampling and costs a quarter before it.
         return out + double(self.skip(x))
 
@@ -163,13 +198,13 @@ class StyledConvolution(nn.Module):
         convolution = self.modulated_conv
         style = convolution.modulation(code)  # [N I]
         out = x * style[:, :, None, None]  # [N I H W]
-        padding = 1
+        weight = convolution.weight[0]  # [O I K K]
         if self.upsampling is Resampling.BILINEAR:
-            out = double(out)
+            out = convolve_doubled(out, weight)
         elif self.upsampling is Resampling.FIR:
-            # Features one pixel beyond the border are not zero: the convolution gets them in place of its padding.
-            out, padding = double_with_halo(out, halo=1), 0
-        out = F.conv2d(out, convolution.weight[0], padding=padding)
+            out = convolve_stuffed(out, weight, padding=0)
+        else:
+            out = F.conv2d(out, weight, padding=1)
         # sqrt(2) keeps the variance that the leaky ReLU loses.
         gain = 2**0.5 * convolution.inverse_norm(style)
         return F.leaky_relu(out * gain[:, :, None, None] + self.weight * noise + self.bias, LEAK)
@@ -191,4 +226,4 @@ class ToRgb(nn.Module):
         out = F.conv2d(x * style[:, :, None, None], convolution.weight[0]) + self.bias
         if image is None:
             return out
-        return out + (double_with_halo(image, halo=0) if self.upsampling is Resampling.FIR else double(image))
+        return out + (double_fir(image) if self.upsampling is Resampling.FIR else double(image))
