@@ -6,7 +6,6 @@ crop's border: whatever the restoration drew there never meets the photo at an e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
 from typing import Literal
@@ -20,9 +19,6 @@ Labels = NDArray[np.uint8]
 
 MaskKind = Literal["face", "head", "square"]
 """What is replaced: the face, the face with its hair and neck, or the whole crop."""
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in whole canvas pixels; right and bottom lie outside."""
 
 
 class FaceLabel(IntEnum):
@@ -143,6 +139,7 @@ _FACE = frozenset(
 )
 _HEAD = _FACE | {FaceLabel.EARRING, FaceLabel.NECK, FaceLabel.NECKLACE, FaceLabel.HAIR}
 _OCCLUDERS = frozenset({FaceLabel.GLASSES, FaceLabel.HAT})
+_SURROUNDINGS = frozenset({FaceLabel.BACKGROUND, FaceLabel.CLOTHES, FaceLabel.HAT})
 
 _PARSED_FEATHER = 0.0625
 """Part of the crop's side over which the mask of a parsed region rises: 32 px of 512, so at most 12/255 per pixel."""
@@ -155,6 +152,21 @@ _WIDEST_FEATHER = 0.15
 
 _SMOOTHING_REACH = 3.0
 """Just over the reach of averaging 5 by 5 pixels, along the diagonal."""
+
+_GROWTH = 0.6
+"""Part of the feather by which a region grows first, so that the face's own outline is not left blurred."""
+
+_CLOSING = 0.04
+"""Widest gap, as a part of the crop's side, that is closed: parsers tear small holes into faces."""
+
+_CORE = (0.5, 0.58, 0.19, 0.21)
+"""Centre (x, y) and half axes of the ellipse from the eyes to the mouth: it is face, whatever hair is seen there."""
+
+_LEAST_WORN = 0.005
+"""Part of the crop that glasses or a hat cover at least; thin frames measure 0.02 and more."""
+
+_LEAST_FACE_IN_CORE = 0.7
+"""Part of the core that a parser must call face to be believed. On faces of a few photo pixels it sees next to none."""
 
 
 def face_mask(
@@ -188,79 +200,84 @@ def face_mask(
     if before is None:
         return outline
     after = before if after is None else after
-    region = _region(kind, before, after, restore_occluders)
-    if protect_glasses:
-        region &= (before == FaceLabel.GLASSES) == (after == FaceLabel.GLASSES)
-    region &= outline > 0
-    if kind != "square":
-        region = _own_part(region)
-    if not region.any():
-        return outline
     feather = min(max(_PARSED_FEATHER * size, _FEWEST_FEATHER_PIXELS / output_pixels), _WIDEST_FEATHER * size)
-    return _soften(region, feather)
+    keeping = _keeping(before, after, restore_occluders, protect_glasses)
+    if kind == "square":
+        region = np.ones((size, size), np.bool_)
+    else:
+        parsed = _select(after, (_HEAD if kind == "head" else _FACE) | _OCCLUDERS)
+        core = _core(size)
+        parsed |= core & ~_select(after, _SURROUNDINGS)
+        own = _own_part(parsed, core)
+        if own[core].mean() < _LEAST_FACE_IN_CORE:
+            return outline
+        region = _close_and_grow(own, _CLOSING * size, _GROWTH * feather) & ~(parsed & ~own)
+    return _soften(region & ~keeping & (outline > 0), feather)
 
 
-def _region(kind: MaskKind, before: Labels, after: Labels, restore_occluders: bool) -> NDArray[np.bool_]:
-    """Select the pixels to replace: those that show what is replaced both now and in the restoration."""
-    replaced = {"face": _FACE, "head": _HEAD, "square": frozenset(FaceLabel)}[kind]
-    replaced = replaced | _OCCLUDERS if restore_occluders else replaced - _OCCLUDERS
-    table = np.isin(np.arange(256), [int(label) for label in replaced])
-    # Both: a hand that a restoration turns into a cheek keeps its own pixels.
-    return np.asarray(table[before] & table[after], np.bool_)
+def _keeping(before: Labels, after: Labels, restore_occluders: bool, protect_glasses: bool) -> NDArray[np.bool_]:
+    """Select the pixels that stay the photo's own whatever is replaced around them."""
+    keeping = np.zeros(before.shape, np.bool_)
+    worn_before, worn_after = (_worn(labels, FaceLabel.GLASSES) for labels in (before, after))
+    if not restore_occluders:
+        keeping |= worn_before | worn_after | _worn(before, FaceLabel.HAT) | _worn(after, FaceLabel.HAT)
+    if protect_glasses:
+        keeping |= worn_before != worn_after
+    if _select(before, _FACE | _OCCLUDERS)[_core(before.shape[0])].mean() >= _LEAST_FACE_IN_CORE:
+        # What would become a face but shows none, such as a hand. Outlines differ by slivers, which opening drops.
+        invented = (_select(before, _SURROUNDINGS) & _select(after, _FACE)).astype(np.uint8)
+        width = round(_CLOSING * before.shape[0]) | 1  # odd: an even one shifts what it opens
+        keeping |= np.asarray(cv2.morphologyEx(invented, cv2.MORPH_OPEN, np.ones((width, width), np.uint8))) > 0
+    return keeping
 
 
-def _own_part(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the part of a region that hangs together with the middle of the crop: other faces in it are not this one."""
-    size = region.shape[0]
+def _worn(labels: Labels, thing: FaceLabel) -> NDArray[np.bool_]:
+    """Select glasses or a hat, unless they are specks such as a parser sees in scratches."""
+    worn = labels == thing
+    return np.asarray(worn if worn.mean() >= _LEAST_WORN else np.zeros_like(worn), np.bool_)
+
+
+def _select(labels: Labels, chosen: frozenset[FaceLabel]) -> NDArray[np.bool_]:
+    table = np.isin(np.arange(256), [int(label) for label in chosen])
+    return np.asarray(table[labels], np.bool_)
+
+
+@lru_cache(maxsize=8)
+def _core(size: int) -> NDArray[np.bool_]:
+    x, y, half_width, half_height = _CORE
+    position = (np.arange(size) + 0.5) / size
+    core = ((position[None] - x) / half_width) ** 2 + ((position[:, None] - y) / half_height) ** 2 < 1
+    core.setflags(write=False)
+    return np.asarray(core, np.bool_)
+
+
+def _own_part(region: NDArray[np.bool_], core: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the part of a region that lies most in the core: other faces in the crop are not this one."""
     count, parts = cv2.connectedComponents(region.astype(np.uint8), connectivity=4)
     if count <= 2:
         return region
-    middle = parts[size * 3 // 8 : size * 3 // 4, size * 3 // 8 : size * 5 // 8]
-    votes = np.bincount(middle[middle > 0].ravel(), minlength=count)
+    votes = np.bincount(parts[core & region], minlength=count)
     return np.asarray(parts == votes.argmax(), np.bool_) if votes.any() else np.zeros_like(region)
+
+
+def _close_and_grow(region: NDArray[np.bool_], closing: float, growth: float) -> NDArray[np.bool_]:
+    """Close gaps narrower than twice `closing` pixels and grow by `growth` pixels."""
+    reached = _distance(~region) <= closing + growth
+    return np.asarray(_distance(reached) > closing, np.bool_)
+
+
+def _distance(region: NDArray[np.bool_]) -> Mask:
+    """Measure how far inside a region each pixel is, in pixels."""
+    return np.asarray(cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)
 
 
 def _soften(region: NDArray[np.bool_], feather: float) -> Mask:
     """Fall from one inside a region to zero at its edge, over `feather` pixels, without a kink."""
-    size = region.shape[0]
-    inside = region.astype(np.uint8)
-    reach = round(BORDER_MARGIN * size)
-    inside[:reach], inside[-reach:], inside[:, :reach], inside[:, -reach:] = 0, 0, 0, 0
-    distance = np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+    reach = round(BORDER_MARGIN * region.shape[0])
+    inside = np.zeros_like(region)
+    inside[reach:-reach, reach:-reach] = region[reach:-reach, reach:-reach]
+    distance = _distance(inside)
     # The distance has kinks along the middle of thin parts; averaging takes them off and makes no slope steeper. Its
     # reach is kept free, so that nothing leaks out of the region.
     ramp = (distance - np.float32(_SMOOTHING_REACH)) / np.float32(feather)
     return np.asarray(cv2.blur(smoothstep(ramp), (5, 5)), np.float32)
-
-
-def settle_overlaps(boxes: Sequence[Box], masks: Sequence[Mask], sizes: Sequence[float]) -> list[Mask]:
-    """Let larger faces win where masks overlap, so that no pixel shows two restorations of one edge.
-
-    A larger face stands nearer and covers the smaller one. Each mask is weakened by what larger ones leave free,
-    squared: pasted smallest first, the place where two faces meet goes through the photo's own pixels, which both
-    agree with, instead of through a mixture of two restorations.
-
-    Args:
-        boxes: Where each mask lies on the canvas.
-        masks: Weights 0..1, (bottom - top, right - left) of their boxes.
-        sizes: Size of each face on the canvas, in any one unit; of equals the first wins.
-
-    Returns:
-        New masks in the same order; one that meets no larger face is the same array. Every result is at most its mask,
-        and smooth where the masks are.
-    """
-    order = sorted(range(len(masks)), key=lambda index: -sizes[index])
-    settled = list(masks)
-    for rank, index in enumerate(order):
-        for larger in order[:rank]:
-            left, top = (max(boxes[index][axis], boxes[larger][axis]) for axis in (0, 1))
-            right, bottom = (min(boxes[index][axis], boxes[larger][axis]) for axis in (2, 3))
-            if left >= right or top >= bottom:
-                continue
-            if settled[index] is masks[index]:
-                settled[index] = masks[index].copy()
-            x, y = boxes[index][:2]
-            other_x, other_y = boxes[larger][:2]
-            covering = masks[larger][top - other_y : bottom - other_y, left - other_x : right - other_x]
-            settled[index][top - y : bottom - y, left - x : right - x] *= np.square(1 - covering)
-    return settled
