@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def load_statistics(path: Path) -> FeatureStatistics:
         else:
             mean, covariance = _load_basicsr(path)
             count = 0
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
         raise UsageError(f"{path} holds no FID statistics: give --reference a folder of images, or .npz.") from error
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise UsageError(f"{path} holds statistics of a wrong shape: give --reference a folder of images.")

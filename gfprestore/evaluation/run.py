@@ -153,7 +153,7 @@ def _facts(request: Request, device: str, scores: Scores, pairing: Pairing) -> d
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device,
-        "images": len(scores.names),
+        "measured": len(scores.names),
         "unpaired": list(pairing.unpaired),
         "methods": {name: printable(folder) for name, folder in request.methods},
         "truth": None if request.truth is None else printable(request.truth),

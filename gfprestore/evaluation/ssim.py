@@ -54,21 +54,25 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
 
 def _window_means(images: Tensor) -> Tensor:
     """Weighted means in every window that lies inside, float32 [..., H - 10, W - 10]."""
-    kernel = cv2.getGaussianKernel(WINDOW, _SIGMA, cv2.CV_32F)
     planes = images.flatten(0, -3)  # [P H W]
-    height, width = planes.shape[-2:]
-    if images.device.type == "cpu":
-        # cv2's is ten times as fast as torch's one-channel convolutions on the processor.
-        reach = WINDOW // 2
-        blurred = np.empty((len(planes), height - 2 * reach, width - 2 * reach), dtype=np.float32)
-        for target, plane in zip(blurred, planes.numpy(), strict=True):
-            target[:] = cv2.sepFilter2D(plane, -1, kernel, kernel)[reach : height - reach, reach : width - reach]
-        means = torch.from_numpy(blurred)
-    else:
-        line = torch.from_numpy(np.asarray(kernel, dtype=np.float32)[:, 0]).to(images.device)
-        rows = functional.conv2d(planes[:, None], line[None, None, :, None])
-        means = functional.conv2d(rows, line[None, None, None, :])[:, 0]
+    # cv2 is ten times as fast as torch's one-channel convolutions on the processor.
+    means = _blur_on_processor(planes) if images.device.type == "cpu" else _blur_on_device(planes)
     return means.reshape(*images.shape[:-2], *means.shape[-2:])  # [4 N M 3 h w]
+
+
+def _blur_on_processor(planes: Tensor) -> Tensor:
+    kernel = cv2.getGaussianKernel(WINDOW, _SIGMA, cv2.CV_32F)
+    inside = slice(WINDOW // 2, -(WINDOW // 2))
+    return torch.from_numpy(
+        np.stack([cv2.sepFilter2D(plane, -1, kernel, kernel)[inside, inside] for plane in planes.numpy()])
+    )
+
+
+def _blur_on_device(planes: Tensor) -> Tensor:
+    kernel = np.asarray(cv2.getGaussianKernel(WINDOW, _SIGMA, cv2.CV_32F), dtype=np.float32)
+    line = torch.from_numpy(kernel[:, 0]).to(planes.device)
+    rows = functional.conv2d(planes[:, None], line[None, None, :, None])
+    return functional.conv2d(rows, line[None, None, None, :])[:, 0]
 
 
 class SsimMetric:
