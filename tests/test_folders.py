@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -272,7 +273,7 @@ def test_a_folder_that_cannot_be_read_is_named(album: Path, tmp_path: Path, monk
 
 
 def test_folders_deeper_than_pythons_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    depth = 1500
+    depth = sys.getrecursionlimit() + 50
     monkeypatch.chdir(tmp_path)
     for _ in range(depth):
         Path("d").mkdir()

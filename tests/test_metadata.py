@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -58,7 +57,7 @@ def test_the_tag_is_set_once_and_the_rest_stays(packet: str | None) -> None:
         found = Image.Exif()
         found.load(tagged.exif or b"")
         assert found[0x0131] == 'gfprestore 2.0 (model "<1>" & co)'
-        assert replace(tagged, exif=None, xmp=None) == source or tagged.comment == b"c"
+        assert (tagged.comment, tagged.dpi) == (b"c", (1.0, 2.0))
         tagged = tag_as_restored(tagged, 'model "<1>" & co', "2.0")
     assert source.exif is None
 
@@ -109,4 +108,4 @@ def test_an_orientation_in_xmp_is_reset_as_well() -> None:
 def test_damage_is_told() -> None:
     metadata, turn, warnings = read_metadata(opened(exif=b"Exif\0\0damaged", icc_profile=b"damaged"))
     assert (metadata.exif, metadata.icc_profile, turn) == (None, None, 1)
-    assert [sentence.split(" ")[1] for sentence in warnings] == ["colour", "EXIF"] or len(warnings) == 2
+    assert sorted(sentence.split(" ")[1] for sentence in warnings) == ["EXIF", "colour"]
