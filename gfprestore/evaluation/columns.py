@@ -76,6 +76,7 @@ def choose_columns(
     for name in names:
         if name not in known:
             raise UsageError(f"--metrics knows no {name!r}; it knows {', '.join(known)}, and all.")
+    for name in names:
         if known[name].need not in has:
             raise UsageError(f"{name} needs --{known[name].need}: give it, or leave {name} out of --metrics.")
     if not names:

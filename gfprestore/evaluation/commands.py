@@ -55,7 +55,10 @@ def run_score(
     if save_statistics is not None and save_statistics.suffix.lower() != ".npz":
         raise UsageError("--save-statistics writes .npz files: give the file that suffix.")
     possible: dict[Need, Path | None] = {"truth": truth, "reference": reference, "background": background}
-    columns = choose_columns(metrics, [need for need, path in possible.items() if path is not None])
+    given = [need for need, path in possible.items() if path is not None]
+    # Statistics of tens of thousands of images should not wait for other metrics that nobody asked for.
+    only_statistics = save_statistics is not None and metrics is None and not given
+    columns = () if only_statistics else choose_columns(metrics, given)
     measured = _measure(
         ((restored.resolve().name or "restored", restored),),
         columns,

@@ -151,13 +151,15 @@ def _load_basicsr(path: Path) -> tuple[Array, Array]:
 class FidMetric:
     """Features of each method's images, gathered batch by batch; a figure per method at the end."""
 
-    def __init__(self, network: MetricNetwork, methods: int) -> None:
+    def __init__(self, network: MetricNetwork, methods: int, length: int = FEATURES) -> None:
+        """Takes a network that gives `length` features an image."""
         self._network = network
-        self.accumulators = tuple(FeatureAccumulator() for _ in range(methods))
+        self._length = length
+        self.accumulators = tuple(FeatureAccumulator(length) for _ in range(methods))
 
     def for_methods(self, methods: int) -> FidMetric:
         """Returns an empty gatherer that shares the network."""
-        return FidMetric(self._network, methods)
+        return FidMetric(self._network, methods, self._length)
 
     def add(self, batch: ImageBatch) -> None:
         """Adds a batch."""

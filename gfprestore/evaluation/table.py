@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gfprestore.errors import printable
 from gfprestore.evaluation.columns import Column
 from gfprestore.evaluation.published import FROM_MEMORY, PublishedTable
 from gfprestore.evaluation.scoring import Figure, Scores, summarise
@@ -120,13 +121,18 @@ def as_markdown(table: Table) -> str:
     head = ["method", *(column.title for column in table.columns)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in table.rows:
-        cells = [row_label(row).replace("|", "\\|")]
+        cells = [_escaped(row_label(row))]
         for column in table.columns:
             mark = marks.get(row.ranks.get(column.name, 0), "")
             cells.append(f"{mark}{cell_text(row, column)}{mark}")
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _escaped(name: str) -> str:
+    """Keeps a name from ending its cell or its line."""
+    return printable(name).replace("|", "\\|")
 
 
 def per_image_markdown(scores: Scores, columns: Sequence[Column]) -> str:
@@ -138,7 +144,7 @@ def per_image_markdown(scores: Scores, columns: Sequence[Column]) -> str:
         for place, method in enumerate(scores.methods):
             values = [(scores.values[column.name][index, place], column.decimals) for column in shown]
             cells = ["–" if math.isnan(value) else f"{value:.{decimals}f}" for value, decimals in values]
-            lines.append(f"| {' | '.join([image.replace('|', chr(92) + '|'), method, *cells])} |")
+            lines.append(f"| {' | '.join([_escaped(image), _escaped(method), *cells])} |")
     return "\n".join(lines) + "\n"
 
 

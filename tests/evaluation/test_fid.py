@@ -7,9 +7,11 @@ import torch
 
 from gfprestore.errors import UsageError, WeightsError
 from gfprestore.evaluation import inception
+from gfprestore.evaluation.batch import ImageBatch
 from gfprestore.evaluation.fid import (
     FeatureAccumulator,
     FeatureStatistics,
+    FidMetric,
     frechet_distance,
     load_statistics,
     save_statistics,
@@ -98,6 +100,26 @@ def test_what_holds_no_statistics_is_refused(tmp_path, name):
 def test_features_of_different_lengths_are_refused():
     with pytest.raises(UsageError, match="features"):
         frechet_distance(gaussian([0], [1]), gaussian([0, 0], [1, 1]))
+
+
+def test_each_method_gathers_its_own_images():
+    class Network:
+        def run(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.is_contiguous()
+            return images[:, :, 0, 0].float()
+
+    images = torch.randint(0, 256, (7, 3, 3, 2, 2), dtype=torch.uint8)
+    metric = FidMetric(Network(), methods=2, length=3)
+    for part in images.split(3):
+        metric.add(ImageBatch(("x",) * len(part), part, has_truth=True))
+    for method in range(2):
+        expected = statistics(images[:, 1 + method, :, 0, 0].numpy())
+        found = metric.accumulators[method].statistics()
+        np.testing.assert_allclose(found.covariance, expected.covariance, rtol=1e-9)
+        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    distances = metric.distances(metric.accumulators[0].statistics())
+    assert distances[0] < 1e-6 < distances[1]
+    assert metric.for_methods(1).accumulators[0].count == 0
 
 
 def test_pooling_leaves_the_padding_out():
