@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gfprestore.options import RestoreOptions
-from gfprestore.sections import LAST_SECTION, section
+from gfprestore.sections import LAST_SECTION, AutoShare, FiniteRange, section
 
 DEFAULTS = RestoreOptions()
 A_PATH = click.Path(path_type=Path)
@@ -31,7 +31,7 @@ OPTIONS = (
     files("--dry-run", is_flag=True, help="List what would be written, and write nothing."),
     result(
         "--upscale",
-        type=click.FloatRange(0.1, 16),
+        type=FiniteRange(0.1, 16),
         default=DEFAULTS.upscale,
         metavar="FACTOR",
         help="Factor on each side of the photo, 0.1 to 16.",
@@ -50,18 +50,89 @@ OPTIONS = (
         show_default="a JPEG keeps its own, else 95",
         help="JPEG and WebP quality, 1 to 100.",
     ),
+    result(
+        "--background",
+        default=DEFAULTS.background,
+        metavar="NAME|FILE",
+        help="What enlarges the rest of the photo: real-esrgan, lanczos, none (bilinear), realesrgan-package, or the "
+        "path of an upscaling network. auto is real-esrgan on a GPU, lanczos elsewhere.",
+    ),
+    result(
+        "--background-strength",
+        type=FiniteRange(0, 1),
+        default=DEFAULTS.background_strength,
+        metavar="SHARE",
+        help="Share of that network in the background, 0 to 1.",
+    ),
+    result(
+        "--tile",
+        "tile_pixels",
+        type=click.IntRange(64, 4096),
+        metavar="PIXELS",
+        show_default="by free memory",
+        help="Side of that network's tiles.",
+    ),
+    result("--descratch", is_flag=True, help="Find and fill scratches, dust and folds first."),
+    result("--draw-boxes", is_flag=True, help="Draw the box of every face onto the results."),
+    result(
+        "--tag/--no-tag",
+        default=DEFAULTS.tag,
+        help="Write into the metadata that faces were enhanced, by which model and version.",
+    ),
+    result("--preserve-times", is_flag=True, help="Give the results the times of change of their photos."),
+    faces(
+        "--strength",
+        type=FiniteRange(0, 1),
+        default=DEFAULTS.strength,
+        metavar="SHARE",
+        help="Share of the restoration in each face: 0 leaves it as it is.",
+    ),
+    faces(
+        "--mask",
+        type=click.Choice(["face", "head", "square"]),
+        default=DEFAULTS.mask,
+        help="How far around a face its restoration reaches.",
+    ),
+    faces(
+        "--grain",
+        type=AutoShare(),
+        default="auto",
+        metavar="auto|SHARE",
+        help="Part of the photo's own grain that restored faces get back, 0 to 1; auto is all of it.",
+    ),
+    faces("--restore-occluders", is_flag=True, help="Restore glasses and hats too, instead of keeping their pixels."),
+    faces(
+        "--protect-glasses/--no-protect-glasses",
+        default=DEFAULTS.protect_glasses,
+        help="Let no glasses be invented or taken off. Needs the weights of a face parser.",
+    ),
+    faces(
+        "--identity-limit",
+        type=FiniteRange(0, 180),
+        metavar="DEGREES",
+        help="Weaken or leave out restorations that turn a face this far from the person in the photo, as a recogniser "
+        "sees it.",
+    ),
+    faces("--recogniser", type=A_PATH, metavar="FILE", help="ONNX face recogniser for --identity-limit."),
+    faces("--largest", type=click.IntRange(1), metavar="N", help="Restore only the N largest faces of each photo."),
+    faces("--save-faces", type=A_PATH, metavar="FOLDER", help="Write each face's crop before and after here."),
+    faces(
+        "--rotations/--no-rotations",
+        default=DEFAULTS.rotations,
+        help="Look for turned faces in photos without an upright one.",
+    ),
     faces("--only-center", is_flag=True, help="Restore only the face nearest to the photo's centre."),
     faces("--aligned", is_flag=True, help="The photos are face crops already: detect nothing."),
     faces(
         "--detection-threshold",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=DEFAULTS.detection_threshold,
         metavar="SCORE",
         help="Least confidence of a face, 0 to 1.",
     ),
     faces(
         "--min-face",
-        type=click.FloatRange(0),
+        type=FiniteRange(0),
         default=DEFAULTS.min_face,
         metavar="PIXELS",
         help="Least width of a face in the photo.",

@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gfprestore.background import Upscaler, build_upscaler
 from gfprestore.detect import FaceDetector, build_detector
 from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.engine import resolve_device, resolve_precision
+from gfprestore.errors import WeightsError
+from gfprestore.identity import FaceRecogniser
 from gfprestore.options import RestoreOptions
 from gfprestore.restorer import FaceRestorer, build_restorer
-from gfprestore.weights import Progress, choose_detector, choose_face_model, read_state_dict
+from gfprestore.weights import (
+    Progress,
+    choose_detector,
+    choose_face_model,
+    ensure_weights,
+    find_weights,
+    read_state_dict,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gfprestore.parsing import FaceParser
 
 Say = Callable[[str], None]
 
@@ -23,11 +39,23 @@ class Models:
     restorer: FaceRestorer
     """Restores crops."""
 
-    detector: FaceDetector | None
-    """Finds faces; None where the photos are crops already."""
+    upscaler: Upscaler
+    """Enlarges the whole photo."""
+
+    face_model: str
+    """Name of the restorer's weights, for tags."""
 
     facts: Mapping[str, object]
     """What the report tells about them: names, digests of the weights, device, precision."""
+
+    detector: FaceDetector | None = None
+    """Finds faces; None where the photos are crops already."""
+
+    parser: FaceParser | None = None
+    """Tells what the pixels of a crop show; None where its weights are not on this machine."""
+
+    recogniser: FaceRecogniser | None = None
+    """Measures identity; None where no limit was set."""
 
 
 def load_models(options: RestoreOptions, say: Say, progress: Progress | None = None) -> Models:
@@ -44,24 +72,93 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
     """
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
-    cache = user_cache_folder() / "compiled"
-    folder, offline = options.weights, options.offline
-    name, path = choose_face_model(options.model, folder=folder, offline=offline, progress=progress, notify=say)
-    restorer = build_restorer(read_state_dict(path), device=device, precision=precision, cache_folder=cache)
-    facts: dict[str, object] = {"device": device, "precision": precision, "face": _facts(name, path)}
-    if options.aligned:
-        return Models(restorer, None, facts)
-    name, path = choose_detector(options.detector, folder=folder, offline=offline, progress=progress)
-    detector = build_detector(
-        read_state_dict(path),
-        device=device,
-        # Whatever the generator computes in: landmarks steer everything after them, and this network costs little.
-        precision="fp32",
-        threshold=options.detection_threshold,
-        min_face=options.min_face,
-        cache_folder=cache,
+    place = _Place(device, precision, user_cache_folder() / "compiled", options, progress)
+    name, path = choose_face_model(
+        options.model, folder=options.weights, offline=options.offline, progress=progress, notify=say
     )
-    return Models(restorer, detector, facts | {"detector": _facts(name, path)})
+    restorer = build_restorer(read_state_dict(path), device=device, precision=precision, cache_folder=place.cache)
+    facts: dict[str, object] = {"device": device, "precision": precision, "face": _facts(name, path)}
+    upscaler = place.load_upscaler(say)
+    facts["background"] = upscaler.description
+    recogniser = place.load_recogniser()
+    if options.aligned:
+        return Models(restorer, upscaler, name, facts, recogniser=recogniser)
+    detector, facts["detector"] = place.load_detector()
+    parser, parsing = place.load_parser()
+    return Models(restorer, upscaler, name, facts | parsing, detector, parser, recogniser)
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where networks are found and where they run."""
+
+    device: str
+    precision: str
+    cache: Path
+    options: RestoreOptions
+    progress: Progress | None
+
+    def load_detector(self) -> tuple[FaceDetector, dict[str, str]]:
+        options = self.options
+        name, path = choose_detector(
+            options.detector, folder=options.weights, offline=options.offline, progress=self.progress
+        )
+        detector = build_detector(
+            read_state_dict(path),
+            device=self.device,
+            # Whatever the generator computes in: landmarks steer everything after them, and this network costs little.
+            precision="fp32",
+            threshold=options.detection_threshold,
+            min_face=options.min_face,
+            cache_folder=self.cache,
+            rotations=options.rotations,
+        )
+        return detector, _facts(name, path)
+
+    def load_parser(self) -> tuple[FaceParser | None, dict[str, object]]:
+        """Loads the first parser whose weights are here; without one an oval stands in, so nothing is fetched."""
+        for name in ("bisenet", "parsenet"):
+            path = find_weights(name, folder=self.options.weights)
+            if path is not None:
+                # Here, since facexlib's parsers take a while to import and most runs have no weights for them.
+                from gfprestore.parsing import build_parser
+
+                state = read_state_dict(path)
+                parser = build_parser(state, device=self.device, precision=self.precision, cache_folder=self.cache)
+                return parser, {"parser": _facts(name, path)}
+        return None, {}
+
+    def load_recogniser(self) -> FaceRecogniser | None:
+        options = self.options
+        if options.identity_limit is None:
+            return None
+        path = options.recogniser or find_weights("w600k-mbf", folder=options.weights)
+        if path is None or not path.is_file():
+            raise WeightsError(
+                "--identity-limit needs a face recogniser as an ONNX file; name one with --recogniser, "
+                "or leave --identity-limit out."
+            )
+        return FaceRecogniser(path)
+
+    def load_upscaler(self, say: Say) -> Upscaler:
+        options = self.options
+
+        def read_weights(name: str) -> Mapping[str, Tensor]:
+            return read_state_dict(
+                ensure_weights(name, folder=options.weights, offline=options.offline, progress=self.progress)
+            )
+
+        return build_upscaler(
+            options.background,
+            options.upscale,
+            read_weights=read_weights,
+            device=self.device,
+            precision=self.precision,
+            tile_pixels=options.tile_pixels,
+            strength=options.background_strength,
+            cache_folder=self.cache,
+            notify=say,
+        )
 
 
 def _facts(name: str, path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class RestoreOptions:
     only_center: bool = False
     """Restore only the face nearest to the photo's centre."""
 
+    largest: int | None = None
+    """Restore only this many faces of each photo, the largest ones."""
+
     aligned: bool = False
     """The inputs are face crops already: nothing is detected, the whole photo is the crop."""
 
@@ -45,6 +49,54 @@ class RestoreOptions:
 
     min_face: float = 16.0
     """Least width of a face's box, in photo pixels."""
+
+    rotations: bool = True
+    """Turn a photo in which no upright face is found by 90, 180 and 270 degrees."""
+
+    strength: float = 0.8
+    """Share of the restoration in each face: 0 leaves it as it is, 1 takes all but the photo's own light and tint."""
+
+    mask: Literal["face", "head", "square"] = "face"
+    """How far around each face its restoration reaches."""
+
+    grain: float = 1.0
+    """Part of the photo's own grain that a restored face gets back, 0 to 1."""
+
+    restore_occluders: bool = False
+    """Let glasses and hats be restored too; else they keep their own pixels where a parser finds them."""
+
+    protect_glasses: bool = True
+    """Keep the photo's pixels where a parser finds glasses before or after restoration only."""
+
+    identity_limit: float | None = None
+    """Largest angle in degrees between a face before and after; None measures nothing."""
+
+    recogniser: Path | None = None
+    """ONNX file of the network that measures identity."""
+
+    background: str = "auto"
+    """What enlarges the rest of the photo: `auto`, `real-esrgan`, `lanczos`, `none`, or the path of a network."""
+
+    background_strength: float = 1.0
+    """Share of the network in the background, the rest is Lanczos."""
+
+    tile_pixels: int | None = None
+    """Side of the background network's tiles; None chooses by the memory that is free."""
+
+    descratch: bool = False
+    """Find and fill scratches, dust and folds before anything else."""
+
+    save_faces: Path | None = None
+    """Folder for each face's crop before and after."""
+
+    draw_boxes: bool = False
+    """Draw what was found onto the results."""
+
+    tag: bool = True
+    """Write into the result's metadata that it was enhanced, by which model and version."""
+
+    preserve_times: bool = False
+    """Give each result its source's time of change."""
 
     overwrite: bool = False
     """Write targets that exist already."""

@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform, compose, invert, magnification, map_points, scaling
+from gfprestore.overlaps import Box, settle_overlaps
 from gfprestore.photo import Pixels
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in whole canvas pixels; right and bottom lie outside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +40,8 @@ class FacePatch:
 def paste_faces(canvas: Pixels, photo: Pixels, patches: Sequence[FacePatch], *, canvas_is_resized_photo: bool) -> None:
     """Blends restored faces into the upscaled photo, in place.
 
-    The faces are worked out before any is blended, and the larger ones are blended last: where masks overlap the larger
-    face wins smoothly, and no face's change is laid on top of another's.
+    The faces are worked out before any is blended, so that no face's change is laid on top of another's, and where
+    masks overlap the larger face wins (`gfprestore.overlaps.settle_overlaps`).
 
     Args:
         canvas: The upscaled photo, RGB, dtype of `photo`, (H', W', 3). Pixels outside every mask stay bit-identical.
@@ -55,17 +53,20 @@ def paste_faces(canvas: Pixels, photo: Pixels, patches: Sequence[FacePatch], *, 
     """
     height, width = canvas.shape[:2]
     to_photo = scaling((width, height), (photo.shape[1], photo.shape[0]))
-    ordered = sorted(patches, key=lambda patch: -magnification(patch.to_crop))
-    warps = [(patch, compose(patch.to_crop, to_photo)) for patch in ordered]
-    targets = []
-    for patch, canvas_to_crop in warps:
+    boxes, masks, targets, sizes = [], [], [], []
+    for patch in patches:
+        canvas_to_crop = compose(patch.to_crop, to_photo)
         box = _masked_box(patch.mask, canvas_to_crop, (width, height))
         if box is None:
             continue
         base = _window(canvas, box) if canvas_is_resized_photo else _resample_box(photo, to_photo, box)
-        targets.append((box, _warp_mask(patch.mask, canvas_to_crop, box), _changed(base, patch, canvas_to_crop, box)))
-    for box, mask, target in targets:
-        _blend(_window(canvas, box), target, mask)
+        boxes.append(box)
+        masks.append(_warp_mask(patch.mask, canvas_to_crop, box))
+        targets.append(_changed(base, patch, canvas_to_crop, box))
+        sizes.append(1 / magnification(patch.to_crop))
+    masks = settle_overlaps(boxes, masks, sizes)
+    for index in sorted(range(len(boxes)), key=sizes.__getitem__):
+        _blend(_window(canvas, boxes[index]), targets[index], masks[index])
 
 
 def _window(canvas: Pixels, box: Box) -> Pixels:

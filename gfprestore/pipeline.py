@@ -15,23 +15,31 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfprestore import __version__
 from gfprestore.align import align_face, whole_photo_face
+from gfprestore.atomic import TargetExistsError
+from gfprestore.background import ResizeUpscaler
+from gfprestore.colour import to_8_bits, to_srgb
+from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.errors import PhotoError
+from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.face_choice import choose_faces
 from gfprestore.folders import Job
-from gfprestore.masks import border_mask
+from gfprestore.masks import Labels
+from gfprestore.metadata import tag_as_restored
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
-from gfprestore.paste import FacePatch, paste_faces
-from gfprestore.photo import AlignedFace, Photo, Pixels
-from gfprestore.photofile import read_photo, write_photo
-from gfprestore.report import FaceRecord, Failed, Outcome, Restored, Skipped
+from gfprestore.paste import paste_faces
+from gfprestore.photo import AlignedFace, Photo
+from gfprestore.photofile import read_photo
+from gfprestore.photowrite import write_photo
+from gfprestore.report import Failed, Outcome, Restored, Skipped
 from gfprestore.resize import output_size, resize_photo
+from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
 from gfprestore.streams import map_ahead, map_batched
 
 logger = logging.getLogger(__name__)
@@ -52,17 +60,6 @@ class OpenPhoto:
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent on it so far, by stage."""
-
-
-@dataclass(frozen=True, eq=False)
-class RestoredCrop:
-    """What the generator made of one crop."""
-
-    crop: NDArray[np.uint8]
-    """RGB uint8, (S, S, 3)."""
-
-    seconds: float
-    """Its share of the time of its batch."""
 
 
 def restore_photos(jobs: Iterable[Job], models: Models, options: RestoreOptions) -> Generator[Outcome]:
@@ -96,6 +93,8 @@ def _open(job: Job, options: RestoreOptions) -> OpenPhoto | Outcome:
     start = time.perf_counter()
     try:
         photo = read_photo(job.source)
+        if options.descratch:
+            photo = replace(photo, pixels=fill_scratches(photo.pixels, find_scratches(photo.pixels)))
     except PhotoError as error:
         return Failed(job, str(error))
     return OpenPhoto(job, photo, seconds={"read": time.perf_counter() - start})
@@ -112,21 +111,29 @@ def _find_faces(work: OpenPhoto | Outcome, models: Models, options: RestoreOptio
         assert models.detector is not None, "only --aligned goes without a detector"
         height, width = photo.pixels.shape[:2]
         found = models.detector.detect([photo.pixels])[0]
-        chosen = choose_faces(found, (width, height), only_center=options.only_center)
+        chosen = choose_faces(found, (width, height), only_center=options.only_center, largest=options.largest)
         faces = [align_face(photo, face, size) for face in chosen]
     logger.debug("%s: %d faces", work.job.source, len(faces))
     return OpenPhoto(work.job, photo, tuple(faces), {**work.seconds, "detect": time.perf_counter() - start})
 
 
 def _crops_of(work: OpenPhoto | Outcome) -> Sequence[NDArray[np.uint8]]:
-    return [to_8_bit(face.crop) for face in work.faces] if isinstance(work, OpenPhoto) else []
+    """What the networks see: crops in 8-bit sRGB."""
+    if not isinstance(work, OpenPhoto):
+        return []
+    profile = work.photo.metadata.icc_profile
+    return [to_8_bits(to_srgb(face.crop, profile)) for face in work.faces]
 
 
 def _restore_batch(models: Models, crops: list[NDArray[np.uint8]]) -> list[RestoredCrop]:
     start = time.perf_counter()
     restored = models.restorer.restore(crops)
+    labels: list[tuple[Labels | None, Labels | None]] = [(None, None)] * len(crops)
+    if models.parser is not None:
+        parsed = models.parser.parse([*crops, *restored])
+        labels = list(zip(parsed[: len(crops)], parsed[len(crops) :], strict=True))
     share = (time.perf_counter() - start) / len(crops)
-    return [RestoredCrop(crop, share) for crop in restored]
+    return [RestoredCrop(crop, *pair, share) for crop, pair in zip(restored, labels, strict=True)]
 
 
 def _finish(
@@ -136,55 +143,43 @@ def _finish(
     if not isinstance(work, OpenPhoto):
         return work
     start = time.perf_counter()
-    result = _assemble(work, crops, options)
+    retouches = retouch_faces(work.photo, work.faces, crops, options, models.recogniser)
+    retouched = time.perf_counter()
+    result = _assemble(work.photo, retouches, models, options)
     pasted = time.perf_counter()
     try:
-        write_photo(work.job.target, result, quality=options.quality, overwrite=options.overwrite)
+        lost = write_photo(work.job.target, result, quality=options.quality, overwrite=options.overwrite)
+        if options.preserve_times:
+            copy_times(work.job.source, work.job.target)
+        if options.save_faces is not None:
+            save_faces(options.save_faces, work.job.relative, work.faces, retouches, overwrite=options.overwrite)
+    except TargetExistsError:
+        return Skipped(work.job, "the result appeared while the photo was restored (--overwrite writes it anew)")
     except PhotoError as error:
         return Failed(work.job, str(error))
-    height, width = result.pixels.shape[:2]
     seconds = {
         **work.seconds,
         "restore": sum(crop.seconds for crop in crops),
-        "paste": pasted - start,
+        "retouch": retouched - start,
+        "paste": pasted - retouched,
         "write": time.perf_counter() - pasted,
     }
-    records = tuple(_record(face) for face in work.faces)
-    return Restored(work.job, records, (width, height), seconds, work.photo.warnings)
+    height, width = result.pixels.shape[:2]
+    records = tuple(retouch.record for retouch in retouches)
+    return Restored(work.job, records, (width, height), seconds, (*work.photo.warnings, *lost))
 
 
-def _assemble(work: OpenPhoto, crops: Sequence[RestoredCrop], options: RestoreOptions) -> Photo:
+def _assemble(photo: Photo, retouches: Sequence[Retouch], models: Models, options: RestoreOptions) -> Photo:
     """Returns the whole photo, upscaled, with its restored faces."""
-    photo = work.photo
     height, width = photo.pixels.shape[:2]
     size = output_size(width, height, options.upscale)
-    canvas = resize_photo(photo.pixels, size)
-    patches = [_patch(face, restored.crop, photo, options) for face, restored in zip(work.faces, crops, strict=True)]
-    paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=True)
+    canvas = models.upscaler.upscale(photo.pixels, size)
+    patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
+    paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
+    if options.draw_boxes:
+        draw_boxes(canvas, (width, height), [retouch.record for retouch in retouches])
     alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
-    return replace(photo, pixels=canvas, alpha=alpha)
-
-
-def _patch(face: AlignedFace, restored: NDArray[np.uint8], photo: Photo, options: RestoreOptions) -> FacePatch:
-    size = restored.shape[0]
-    mask = np.ones((size, size), np.float32) if options.aligned else border_mask(size)
-    # Both sides of the change are 8 bit, so that what 16 bits hold between two levels stays in the photo.
-    original = to_8_bit(face.crop)
-    unit = 257 if photo.pixels.dtype == np.uint16 else 1
-    return FacePatch(_in_units(original, unit), _in_units(restored, unit), mask, face.to_crop)
-
-
-def _in_units(crop: NDArray[np.uint8], unit: int) -> Pixels:
-    return crop if unit == 1 else crop.astype(np.uint16) * np.uint16(unit)
-
-
-def to_8_bit(pixels: Pixels) -> NDArray[np.uint8]:
-    """Returns RGB pixels rounded to 8 bits: 65535 becomes 255."""
-    if pixels.dtype == np.uint8:
-        return cast(NDArray[np.uint8], pixels)
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _record(face: AlignedFace) -> FaceRecord:
-    left, top, right, bottom = (float(side) for side in face.face.box)
-    return FaceRecord(box=(left, top, right, bottom), score=face.face.score, action="restored")
+    metadata = photo.metadata
+    if options.tag and patches:
+        metadata = tag_as_restored(metadata, models.face_model, __version__)
+    return replace(photo, pixels=canvas, alpha=alpha, metadata=metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -35,6 +36,28 @@ class SectionCommand(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers that `nan` is not in, which compares as if it were."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number, refusing `nan`."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail("nan is not a number to work with.", param, ctx)
+        return number
+
+
+class AutoShare(FiniteRange):
+    """A share from 0 to 1, or `auto` for all of it."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the share as a number."""
+        return 1.0 if value == "auto" else super().convert(value, param, ctx)
 
 
 def section(title: str) -> Callable[..., Callable[[F], F]]:

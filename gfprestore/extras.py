@@ -1,0 +1,80 @@
+"""What a run leaves beside the photos when asked: crops of the faces, boxes drawn onto results, kept file times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+
+from gfprestore.errors import PhotoError, printable
+from gfprestore.geometry import map_points, scaling
+from gfprestore.photo import AlignedFace, Photo, PhotoMetadata, Pixels
+from gfprestore.photowrite import write_photo
+from gfprestore.report import FaceRecord
+from gfprestore.retouch import Retouch
+
+BOX_COLOURS = {"restored": (0, 255, 0), "kept": (255, 160, 0)}
+"""RGB of the drawn boxes, by what was done to the face."""
+
+
+def save_faces(
+    folder: Path, relative: Path, faces: Sequence[AlignedFace], retouches: Sequence[Retouch], *, overwrite: bool
+) -> None:
+    """Writes each face's crop before and after as PNG: `folder/sub/photo.jpg.1.before.png` and `... .1.after.png`.
+
+    A face that keeps its own pixels has no file of after.
+
+    Args:
+        folder: Where they go.
+        relative: Path of the photo below its own output folder, kept here.
+        faces: Cut from the photo.
+        retouches: What became of them, in the same order.
+        overwrite: Write files that exist already.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        PhotoError: A file cannot be written, or exists already.
+    """
+    for number, (face, retouch) in enumerate(zip(faces, retouches, strict=True), start=1):
+        pictures = {"before": face.crop}
+        if retouch.patch is not None:
+            pictures["after"] = np.rint(retouch.patch.restored).astype(face.crop.dtype)
+        for when, pixels in pictures.items():
+            path = folder / relative.with_name(f"{relative.name}.{number}.{when}.png")
+            photo = Photo(cast(Pixels, np.ascontiguousarray(pixels)), PhotoMetadata("PNG"))
+            write_photo(path, photo, overwrite=overwrite)
+
+
+def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[FaceRecord]) -> None:
+    """Draws the box of every face onto the result, in place: green where it was restored, orange where it was kept.
+
+    Args:
+        canvas: The result, RGB uint8 or uint16, (H', W', 3).
+        photo_size: (W, H) of the photo that the boxes are given in.
+        records: What was found.
+    """
+    height, width = canvas.shape[:2]
+    to_canvas = scaling(photo_size, (width, height))
+    unit = 257 if canvas.dtype == np.uint16 else 1
+    thickness = max(1, round(max(width, height) / 600))
+    for record in records:
+        left, top, right, bottom = map_points(to_canvas, np.reshape(record.box, (2, 2))).round().astype(int).ravel()
+        colour = tuple(unit * level for level in BOX_COLOURS[record.action])
+        cv2.rectangle(canvas, (int(left), int(top)), (int(right), int(bottom)), colour, thickness)
+
+
+def copy_times(source: Path, target: Path) -> None:
+    """Gives a result the times of access and change of its source.
+
+    Raises:
+        PhotoError: The source is gone, or the file system refuses.
+    """
+    try:
+        status = source.stat()
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except OSError as error:
+        raise PhotoError(f"The times of {printable(source)} cannot be kept ({error.strerror}).") from error
