@@ -136,6 +136,18 @@ def export_weights(checkpoint: Path, output: Path, precision: str, overwrite: bo
     click.echo(f"{output} and {card} are written.", err=True)
 
 
+@main.command("detector", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def train_detector(context: click.Context, arguments: tuple[str, ...]) -> object:
+    """Distil, export and judge the compact face detector; `detector --help` tells more."""
+    # A command that hands on rather than a group inside this one: its options' defaults live beside torch.
+    from gfprestore.training.detector import main as detector
+
+    result: object = detector.main(list(arguments), prog_name=context.command_path, standalone_mode=False)
+    return result
+
+
 def run() -> None:
     """Entry point of the console script."""
     run_command(main)

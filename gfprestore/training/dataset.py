@@ -150,7 +150,8 @@ def make_loader(dataset: DegradedFaces, sampler: StepSampler, workers: int, *, p
         collate_fn=join_batches,
         pin_memory=pin_memory,
         worker_init_fn=_quiet_worker,
-        persistent_workers=workers > 0,
+        # Its own, though samples draw nothing from it: starting a loader would advance the trainer's.
+        generator=torch.Generator(),
     )
 
 

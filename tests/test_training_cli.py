@@ -1,0 +1,55 @@
+"""`gfprestore-train` as a command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from click.testing import CliRunner
+
+from gfprestore.training.cli import main
+from gfprestore.training.configfile import load_config, parse_config
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(main, arguments)
+
+
+def test_help_needs_nothing_heavy():
+    code = (
+        "import sys; from gfprestore.training.cli import main; main(['--help'], standalone_mode=False);"
+        "print(sorted({'torch', 'numpy', 'cv2', 'PIL'} & sys.modules.keys()))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told.endswith("[]\n")
+    assert all(verb in told for verb in ("align", "export", "run"))
+
+
+@pytest.mark.parametrize("verb", ["align", "export", "run"])
+def test_every_verb_has_help(verb):
+    result = invoke(verb, "--help")
+    assert result.exit_code == 0 and result.output.count("\n") > 5
+
+
+def test_print_config_tells_the_effective_configuration(tmp_path):
+    result = invoke("run", "compact", "-o", str(tmp_path), "--set", "run.steps=9", "--print-config")
+    assert result.exit_code == 0
+    assert parse_config(tomllib.loads(result.stdout)) == load_config("compact", ["run.steps=9"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_configuration_is_told_in_one_line(tmp_path):
+    code = "from gfprestore.training.cli import run; run()"
+    line = [sys.executable, "-c", code, "run", "compact", "-o", str(tmp_path), "--set", "run.stepps=3"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("gfprestore-train: error: No configuration has the key run.stepps")
+    assert done.stderr.count("\n") == 1
+
+
+def test_export_refuses_other_endings_and_files(tmp_path):
+    for output, file in (("w.pth", "none.pt"), ("w.safetensors", "none.pt")):
+        result = invoke("export", str(tmp_path / file), "-o", str(tmp_path / output))
+        assert result.exit_code != 0 and not (tmp_path / output).exists()

@@ -1,0 +1,223 @@
+"""Training faces: sources, samples that follow from their number, landmarks, alignment."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from gfprestore.align import FACE_TEMPLATE
+from gfprestore.errors import UsageError
+from gfprestore.folders import plan_jobs
+from gfprestore.photo import DetectedFace
+from gfprestore.training.aligning import align_photos, find_landmarks
+from gfprestore.training.dataset import DegradedFaces, StepSampler, image_tensor, join_batches, make_loader
+from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT
+from gfprestore.training.regions import (
+    component_boxes,
+    components_from_landmarks,
+    flip_components,
+    read_components,
+    template_components,
+    write_components,
+)
+from gfprestore.training.sources import open_faces
+
+SIDE = 32
+
+
+@pytest.fixture
+def folder(tmp_path):
+    faces = tmp_path / "faces"
+    (faces / "more").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "c.png", "more/d.png"):
+        cv2.imwrite(str(faces / name), generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+    (faces / "notes.txt").write_text("no face")
+    return faces
+
+
+def samples(folder, **changes):
+    faces, _ = open_faces([str(folder)])
+    settings = {"size": SIDE, "seed": 3} | changes
+    return DegradedFaces(faces, OLDPRINT, **settings)
+
+
+def test_shards_and_folders_give_the_same_faces(folder, tmp_path):
+    shard = tmp_path / "faces.tar"
+    with tarfile.open(shard, "w") as archive:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_file():
+                archive.add(path, path.relative_to(folder))
+    plain, packed = (open_faces([str(source)])[0] for source in (folder, shard))
+    assert [plain.name(i) for i in range(4)] == [packed.name(i) for i in range(4)] == ["a", "b", "c", "more/d"]
+    for index in range(4):
+        np.testing.assert_array_equal(plain.read(index, SIDE), packed.read(index, SIDE))
+    assert plain.read(0, 16).shape == (16, 16, 3)
+
+
+def test_lmdb_gives_the_same_faces(folder, tmp_path):
+    lmdb = pytest.importorskip("lmdb")
+    place = tmp_path / "faces.lmdb"
+    with lmdb.open(str(place), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+        for name in ("a", "b", "c"):
+            transaction.put(name.encode(), (folder / f"{name}.png").read_bytes())
+    (place / "meta_info.txt").write_text("".join(f"{name}.png (32,32,3) 1\n" for name in "abc"))
+    plain, packed = (open_faces([str(source)])[0] for source in (folder, place))
+    assert [packed.name(i) for i in range(3)] == ["a", "b", "c"]
+    np.testing.assert_array_equal(plain.read(2, SIDE), pickle.loads(pickle.dumps(packed)).read(2, SIDE))
+
+
+def test_held_out_faces_are_the_last_of_each_source(folder):
+    kept, apart = open_faces([str(folder), str(folder / "more" / "..")], held_out=1)
+    assert [kept.name(i) for i in range(len(kept))] == ["a", "b", "c"] * 2
+    assert [apart.name(i) for i in range(len(apart))] == ["more/d"] * 2
+
+
+def test_sources_that_cannot_serve_are_refused(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"data\.sources"):
+        open_faces([])
+    with pytest.raises(UsageError, match="4 of them held out"):
+        open_faces([str(folder)], held_out=4)
+    with pytest.raises(UsageError, match="no folder"):
+        open_faces([str(tmp_path / "none")])
+    (folder / "a.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match="a is no readable image"):
+        open_faces([str(folder)])[0].read(0, SIDE)
+    bad = tmp_path / "bad.tar"
+    bad.write_bytes(b"x" * 600)
+    with pytest.raises(UsageError, match="tar"):
+        open_faces([str(bad)])
+
+
+def test_a_sample_follows_from_its_number(folder):
+    first, second = samples(folder)[11], samples(folder)[11]
+    for name in ("degraded", "truth", "boxes", "numbers"):
+        torch.testing.assert_close(getattr(first, name), getattr(second, name), rtol=0, atol=0)
+    assert first.degraded.shape == (1, 3, SIDE, SIDE) and first.degraded.abs().max() <= 1
+    other = samples(folder, seed=4)[11]
+    assert not torch.equal(first.degraded, other.degraded)
+
+
+def test_a_round_shows_every_face_once(folder):
+    faces = samples(folder, flip=False)
+    plain = DegradedFaces(open_faces([str(folder)])[0], ARTICLE, size=SIDE, seed=3, flip=False)
+    rounds = [[plain[n].truth.sum().item() for n in range(start, start + 4)] for start in (0, 4, 8)]
+    assert all(len(set(values)) == 4 and set(values) == set(rounds[0]) for values in rounds)
+    assert len(faces[0]) == 1
+
+
+def test_the_mirrored_half_has_mirrored_boxes(folder):
+    components = {name: template_components() for name in ("a", "b", "c", "more/d")}
+    faces = open_faces([str(folder)])[0]
+    dataset = DegradedFaces(faces, ARTICLE, size=512, seed=0, components=components)
+    plain = component_boxes(template_components())
+    mirrored = component_boxes(flip_components(template_components(), 512))
+    kinds = set()
+    for number in range(8):
+        sample = dataset[number]
+        originals = [image_tensor(faces.read(i, 512)) for i in range(4)]
+        is_plain = any(torch.equal(sample.truth[0], face) for face in originals)
+        assert is_plain or any(torch.equal(sample.truth[0].flip(-1), face) for face in originals)
+        np.testing.assert_allclose(sample.boxes[0].numpy(), plain if is_plain else mirrored, atol=1e-3)
+        kinds.add(is_plain)
+    assert kinds == {True, False}
+
+
+def test_two_processes_share_the_batch_of_one():
+    whole = list(StepSampler(5, 8, 8))
+    parts = [list(StepSampler(5, 8, 8, rank, 2)) for rank in (0, 1)]
+    assert whole[0] == list(range(40, 48))
+    for step, numbers in enumerate(whole):
+        assert [numbers[::2], numbers[1::2]] == [part[step] for part in parts]
+
+
+def test_workers_change_nothing(folder):
+    batches = [
+        list(make_loader(samples(folder), StepSampler(1, 3, 2), workers, pin_memory=False)) for workers in (0, 2)
+    ]
+    for alone, helped in zip(*batches, strict=True):
+        assert torch.equal(alone.degraded, helped.degraded) and torch.equal(alone.numbers, helped.numbers)
+
+
+def test_splits_join_again(folder):
+    batch = join_batches([samples(folder)[n] for n in range(4)])
+    parts = batch.split(2)
+    assert [part.numbers.tolist() for part in parts] == [[0, 2], [1, 3]]
+    assert torch.equal(join_batches(parts).degraded, batch.degraded[[0, 2, 1, 3]])
+
+
+def test_components_go_through_both_kinds_of_file(tmp_path):
+    components = components_from_landmarks(FACE_TEMPLATE + 1.5)
+    write_components(tmp_path / "c.json", {"x": components})
+    np.testing.assert_allclose(read_components(tmp_path / "c.json")["x"], components, atol=1e-3)
+    # The published file pickles numpy arrays and plain lists.
+    parts = ("left_eye", "right_eye", "mouth")
+    torch.save({"00000000": dict(zip(parts, components, strict=True))}, tmp_path / "c.pth")
+    np.testing.assert_array_equal(read_components(tmp_path / "c.pth")["00000000"], components)
+    torch.save({"00000000": dict(zip(parts, components.tolist(), strict=True))}, tmp_path / "d.pth")
+    np.testing.assert_allclose(read_components(tmp_path / "d.pth")["00000000"], components)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"x": {"left_eye": [1, 2, 3]}}', '{"x": 3}'])
+def test_other_files_are_no_components(tmp_path, content):
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(UsageError, match=r"components: see data\.components"):
+        read_components(tmp_path / "c.json")
+    with pytest.raises(UsageError, match="missing"):
+        read_components(tmp_path / "none.json")
+
+
+def test_components_lie_about_the_landmarks():
+    components = template_components()
+    np.testing.assert_allclose(components[:2, :2], FACE_TEMPLATE[:2], atol=1e-3)
+    np.testing.assert_allclose(components[2, :2], FACE_TEMPLATE[3:].mean(axis=0), atol=1e-3)
+    left, top, right, bottom = component_boxes(components)[2]
+    assert left < FACE_TEMPLATE[3, 0] < FACE_TEMPLATE[4, 0] < right and top < FACE_TEMPLATE[3, 1] < bottom
+
+
+class TemplateDetector:
+    """Finds one face: the mean one, times a scale."""
+
+    def __init__(self, scale: float) -> None:
+        self._landmarks = (FACE_TEMPLATE + 0.5) * scale - 0.5
+
+    def detect(self, photos):
+        face = DetectedFace(box=np.zeros(4), landmarks=self._landmarks, score=1.0)
+        return [[face] for _ in photos]
+
+
+def test_aligned_photos_are_the_crops_and_their_components(tmp_path):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    pixels = np.random.default_rng(1).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    cv2.imwrite(str(photos / "x.png"), pixels)
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    lines = []
+    jobs = plan_jobs([photos], output, format="png")
+    report = align_photos(jobs, output, TemplateDetector(1.0), size=512, enlarge=1.0001, notify=lines.append)
+    assert (report.faces, report.failed, len(lines)) == (1, 1, 1)
+    np.testing.assert_array_equal(cv2.imread(str(output / "x_0.png")), pixels)
+    np.testing.assert_allclose(read_components(output / "components.json")["x_0"], template_components(), atol=1e-2)
+    small = align_photos(
+        plan_jobs([photos], tmp_path / "small", format="png"),
+        tmp_path / "small",
+        TemplateDetector(0.5),
+        size=512,
+        enlarge=1.0,
+        notify=lines.append,
+    )
+    assert (small.faces, small.small) == (0, 1)
+
+
+def test_landmarks_of_aligned_faces_are_cached(folder, tmp_path):
+    output = tmp_path / "landmarks"
+    jobs = plan_jobs([folder], output, format="png")
+    report = find_landmarks(jobs, output, TemplateDetector(1.0), notify=print)
+    again = find_landmarks(jobs, output, TemplateDetector(2.0), notify=print)
+    assert (report.faces, again.faces) == (4, 0)
+    np.testing.assert_allclose(read_components(output / "components.json")["more/d"], template_components(), atol=1e-2)

@@ -1,0 +1,186 @@
+"""The networks that losses look through, the discriminators, and the weights that a training starts from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from gfprestore.errors import UsageError, WeightsError
+from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
+from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator
+from gfprestore.training.identity import ResNetArcFace, load_onnx_arcface, load_resnet_arcface
+from gfprestore.training.networks import (
+    build_discriminators,
+    build_generator,
+    generator_shape,
+    load_frozen,
+    load_prior_decoder,
+)
+from gfprestore.training.perceptual import LpipsDistance, load_vgg19
+
+TINY = GeneratorConfig(size=16, narrow=1 / 32, latent_size=8, mlp_layers=1)
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    # torchvision's own, narrow enough to build quickly would be another network: the features alone are 20 M values.
+    torch.manual_seed(0)
+    return torchvision.models.vgg19(weights=None).features.eval()
+
+
+def test_vgg_features_are_torchvisions_before_the_activation(vgg):
+    network = load_vgg19({f"features.{key}": value for key, value in vgg.state_dict().items()})
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x, expected = ((image + 1) / 2 - mean) / deviation, []
+    for index, layer in enumerate(vgg):
+        # torchvision's ReLUs work in place.
+        x = layer(x.clone())
+        if index in (2, 7, 16, 25, 34):
+            expected.append(x)
+    for found, wanted in zip(network(image), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_vgg_weights_of_another_network_are_refused(vgg):
+    with pytest.raises(WeightsError, match="vgg19"):
+        load_vgg19({"features.0.weight": torch.zeros(1)})
+
+
+@pytest.mark.weights
+def test_lpips_loss_is_the_metric_on_both_views(real_weights):
+    from gfprestore.evaluation.lpips_metric import load_lpips
+    from gfprestore.weights import read_state_dict
+
+    metric = load_lpips("alex", read_state_dict(real_weights / "lpips_alexnet_features.pth"))
+    loss = LpipsDistance(metric.features, metric.heads)
+    x, y = torch.rand(2, 3, 128, 128) * 2 - 1, torch.rand(2, 3, 128, 128) * 2 - 1
+
+    def measure(a, b):
+        return metric((torch.stack([b, a], dim=1) + 1) * 127.5).mean()
+
+    small = [torch.nn.functional.avg_pool2d(image, 2) for image in (x, y)]
+    crops = [image[..., 64:, :64] for image in (x, y)]
+    torch.testing.assert_close(loss(x, y, (0.0, 1.0)), measure(*small) + measure(*crops), rtol=1e-3, atol=1e-5)
+
+
+def test_lpips_has_a_gradient_where_features_are_nothing():
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.ReLU())
+    torch.nn.init.constant_(layers[0].bias, -100.0)
+    image = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    LpipsDistance(layers, [torch.ones(1, 2, 1, 1)])(image, torch.ones(1, 3, 16, 16), (0.5, 0.5)).backward()
+    assert torch.isfinite(image.grad).all()
+
+
+def test_resnet_arcface_reads_the_official_names():
+    network = ResNetArcFace().eval()
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    assert {"module.layer2.0.downsample.0.weight", "module.layer1.0.bn0.weight", "module.fc5.weight"} <= state.keys()
+    assert not any("downsample" in key for key in state if key.startswith("module.layer1"))
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(load_resnet_arcface(state)(image), network(image))
+    del state["module.fc5.bias"]
+    with pytest.raises(WeightsError, match="arcface"):
+        load_resnet_arcface(state)
+
+
+@pytest.mark.weights
+def test_identity_is_differentiable_and_agrees_with_the_metric(real_weights):
+    from gfprestore.evaluation.deg import angle_degrees, load_recogniser
+
+    pytest.importorskip("onnx2torch")
+    path = real_weights / "w600k_mbf.onnx"
+    network, metric = load_onnx_arcface(path), load_recogniser(path, "cpu")
+    pixels = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8)
+    image = (pixels.float() / 127.5 - 1).requires_grad_(True)
+    embedding = network(image)
+    assert angle_degrees(embedding.detach(), metric(pixels)).max() < 0.1
+    embedding.sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_discriminators_follow_the_losses():
+    config = DiscriminatorConfig(narrow=1 / 32)
+    assert list(build_discriminators(16, config, has_face=True, has_components=False)) == ["face"]
+    parts = build_discriminators(16, config, has_face=False, has_components=True)
+    assert list(parts) == ["left_eye", "right_eye", "mouth"]
+    patch = build_discriminators(
+        16, DiscriminatorConfig(kind="patch", patch_width=2), has_face=True, has_components=False
+    )
+    assert isinstance(patch["face"], PatchDiscriminator)
+    assert patch["face"](torch.rand(2, 3, 16, 16)).shape == (2, 1, 4, 4)
+
+
+def test_component_discriminators_give_logits_and_two_features():
+    logits, features = ComponentDiscriminator(1 / 32)(torch.rand(2, 3, 20, 20))
+    assert logits.shape == (2, 1, 5, 5)
+    assert [tuple(f.shape) for f in features] == [(2, 4, 10, 10), (2, 8, 5, 5)]
+
+
+def test_a_new_generator_starts_with_modulations_near_the_identity():
+    torch.manual_seed(0)
+    network = build_generator(TINY)
+    _, spatial = network.remove_degradation(torch.rand(2, 3, 16, 16) * 2 - 1)
+    for scale, shift in network.modulations(spatial):
+        assert (scale - 1).abs().mean() < 0.3 and shift.abs().mean() < 0.3
+    assert not any(p.requires_grad for p in network.stylegan_decoder.style_mlp.parameters())
+
+
+def test_a_prior_becomes_the_decoder_and_may_be_kept(tmp_path):
+    torch.manual_seed(1)
+    prior = Gfpgan(generator_shape(TINY)).stylegan_decoder
+    path = tmp_path / "prior.safetensors"
+    save_file(prior.state_dict(), path)
+    from dataclasses import replace
+
+    network = build_generator(replace(TINY, prior=str(path), train_prior=False))
+    for key, tensor in prior.state_dict().items():
+        assert torch.equal(network.stylegan_decoder.state_dict()[key], tensor)
+    assert not any(p.requires_grad for p in network.stylegan_decoder.parameters())
+    assert network.conv_body_first.weight.requires_grad
+    with pytest.raises(WeightsError, match="shape"):
+        build_generator(replace(TINY, prior=str(path), narrow=1 / 16))
+
+
+def test_the_official_priors_names_and_scales_are_folded(tmp_path):
+    torch.manual_seed(2)
+    decoder = Gfpgan(generator_shape(TINY)).stylegan_decoder
+    state = decoder.state_dict()
+    official = {}
+    for key, value in state.items():
+        if key.startswith("style_mlp"):
+            value = value / (0.01 * 2**0.5)
+        elif key.endswith("bias") and "style_conv" in key and "modulation" not in key:
+            key, value = key.replace(".bias", ".activate.bias"), value.flatten() / 2**0.5
+        elif key.startswith("style_conv") and value.shape == (1,):
+            value = value / 2**0.5
+        if key.endswith("weight") and value.ndim in (2, 5):
+            fan_in = value[0].numel() if value.ndim == 2 else value[0, 0].numel()
+            value = value * fan_in**0.5
+            if key.startswith("style_convs") and value.ndim == 5 and int(key.split(".")[1]) % 2 == 0:
+                value = value.flip(-1, -2)
+        official[key] = value.contiguous()
+    torch.save({"params_ema": official}, tmp_path / "official.pth")
+    other = Gfpgan(generator_shape(TINY)).stylegan_decoder
+    load_prior_decoder(other, str(tmp_path / "official.pth"))
+    for key, tensor in state.items():
+        torch.testing.assert_close(other.state_dict()[key], tensor, msg=key)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    from dataclasses import replace
+
+    save_file(Gfpgan(generator_shape(TINY)).state_dict(), tmp_path / "w.safetensors")
+    build_generator(replace(TINY, weights=str(tmp_path / "w.safetensors")))
+    with pytest.raises(WeightsError, match="shape"):
+        build_generator(replace(TINY, weights=str(tmp_path / "w.safetensors"), latent_size=9))
+
+
+def test_a_loss_without_its_network_is_refused():
+    with pytest.raises(UsageError, match=r"losses\.vgg19"):
+        load_frozen(LossConfig())
+    frozen = load_frozen(LossConfig(perceptual=0, perceptual_style=0, identity=0))
+    assert frozen.vgg19 is frozen.lpips is frozen.identity is None
