@@ -91,7 +91,8 @@ def join_bands(bands: Sequence[FloatImage]) -> FloatImage:
     """
     current = bands[-1]
     for band in reversed(bands[:-1]):
-        current = _enlarge(current, band) + band
+        current = _enlarge(current, band)
+        current += band
     return current
 
 

@@ -137,12 +137,14 @@ def _change(
     shares = photo_shares(photo_bands, drawn_bands, grain, sampling) if settings.keep_detail else [None] * octaves
     remaining = (1 - gains) ** 2 * grain**2 + gains**2 * measure_grain(drawn_bands, drawn[..., 0], sampling) ** 2
     amounts = np.float32(settings.grain) * np.sqrt(np.maximum(grain**2 - remaining, np.float32(0)))
-    change = [(drawn_bands[octave] - photo_bands[octave]) * gains[octave] for octave in range(octaves)]
+    change = drawn_bands  # taken over: new arrays of this size cost more than the arithmetic
+    slow_gain = np.zeros_like(gains[-1]) if settings.match_colour else gains[-1]
+    for octave, gain in enumerate([*gains, slow_gain]):
+        change[octave] -= photo_bands[octave]
+        change[octave] *= gain
     for octave, share in enumerate(shares):
         if share is not None:
             change[octave] *= 1 - share
-    slow = (drawn_bands[-1] - photo_bands[-1]) * gains[-1]
-    change.append(np.zeros_like(slow) if settings.match_colour else slow)
     joined = join_bands(change)
     if amounts.any():
         noise = draw_grain(amounts, lightness, _seed(lightness))
