@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from gfprestore import __version__
+from gfprestore.atomic import remove_leftovers
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
 from gfprestore.errors import ExitCode, GfprestoreError, printable
@@ -51,6 +52,9 @@ def run_jobs(
     """
     if resume is not None:
         jobs = _unfinished(jobs, resume, say)
+    for folder in {job.target.parent for job in jobs}:
+        # What an earlier run was writing when it was killed.
+        remove_leftovers(folder)
     report = Report(planned=len(jobs))
     with ExitStack() as stack:
         lines = None
