@@ -71,11 +71,18 @@ class FeatureAccumulator:
         Raises:
             UsageError: Fewer than two images were added.
         """
-        if self.count < 2:
-            raise UsageError(
-                f"FID needs at least two images on each side, not {self.count}: leave it out of --metrics."
-            )
+        require_enough(self.count)
         return FeatureStatistics(self._mean.copy(), self._scatter / (self.count - 1), self.count)
+
+
+def require_enough(count: int) -> None:
+    """Refuses a number of images that has no covariance.
+
+    Raises:
+        UsageError: There are fewer than two.
+    """
+    if count < 2:
+        raise UsageError(f"FID needs at least two images on each side, not {count}: leave it out of --metrics.")
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:

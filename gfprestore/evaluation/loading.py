@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gfprestore.digest import weights_digest
-from gfprestore.errors import UsageError
+from gfprestore.errors import UsageError, WeightsError
 from gfprestore.evaluation.batch import Metric
 from gfprestore.evaluation.fid import FidMetric
 from gfprestore.evaluation.network import MetricNetwork
@@ -53,14 +53,17 @@ class MetricWeights:
         Raises:
             WeightsError: It cannot be had.
         """
-        if role in self.files:
-            path = self.files[role]
-        elif role == "detector":
-            _, path = choose_detector(folder=self.folder, offline=self.offline, progress=self.progress)
-        else:
-            path = ensure_weights(ROLES[role], folder=self.folder, offline=self.offline, progress=self.progress)
+        path = self.files.get(role) or self._known(role)
         self.facts[role] = {"file": path.name, "sha256": weights_digest(path)}
         return path
+
+    def _known(self, role: str) -> Path:
+        try:
+            if role == "detector":
+                return choose_detector(folder=self.folder, offline=self.offline, progress=self.progress)[1]
+            return ensure_weights(ROLES[role], folder=self.folder, offline=self.offline, progress=self.progress)
+        except WeightsError as error:
+            raise WeightsError(f"{str(error).rstrip('.')}, or choose --metrics that do without.") from error
 
 
 def parse_files(given: Collection[str]) -> dict[str, Path]:

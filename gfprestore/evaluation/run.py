@@ -14,7 +14,7 @@ from gfprestore import __version__
 from gfprestore.engine import resolve_device
 from gfprestore.errors import UsageError, printable
 from gfprestore.evaluation.columns import Column
-from gfprestore.evaluation.fid import FeatureStatistics, FidMetric, load_statistics, save_statistics
+from gfprestore.evaluation.fid import FeatureStatistics, FidMetric, load_statistics, require_enough, save_statistics
 from gfprestore.evaluation.images import FailedImage
 from gfprestore.evaluation.loading import MetricWeights, build_fid, build_metrics
 from gfprestore.evaluation.pairs import ImageGroup, Pairing, list_images, pair_images
@@ -93,9 +93,11 @@ def measure(request: Request) -> Measured:
     folders = [*_folders(request)]
     pairing = pair_images(folders)
     names = {column.name for column in request.columns}
+    needs_fid = "fid" in names or request.save_statistics is not None
+    if needs_fid:
+        require_enough(len(pairing.groups))
     metrics = build_metrics(names, request.weights, device)
     methods = tuple(name for name, _ in request.methods)
-    needs_fid = "fid" in names or request.save_statistics is not None
     fid = build_fid(request.weights, device, len(methods)) if needs_fid else None
     reference, failures = _reference(request, fid, device) if "fid" in names else (None, ())
     with show_progress("Measuring", len(pairing.groups), request.shows_progress) as advance:
@@ -137,6 +139,7 @@ def _reference(
     if not request.reference.is_dir():
         return load_statistics(request.reference), ()
     images = list_images(request.reference)
+    require_enough(len(images))
     groups = [ImageGroup(name, (path,)) for name, path in images.items()]
     gatherer = fid.for_methods(1)
     with show_progress("Reading the reference", len(groups), request.shows_progress) as advance:
