@@ -141,18 +141,31 @@ def build_engine(
 
 
 class TorchEngine:
-    """A network run by torch."""
+    """A network run by torch.
 
-    def __init__(self, network: nn.Module, device: str, precision: str) -> None:
+    On the processor items are run one by one: a batch is no faster there, and convolution libraries choose their
+    order of summation by its size, so that the result of an item would depend on its company.
+    """
+
+    def __init__(
+        self, network: nn.Module, device: str, precision: str, *, runs_whole_batches: bool | None = None
+    ) -> None:
         self.device = device
         self.precision = precision
-        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self._runs_whole_batches = device != "cpu" if runs_whole_batches is None else runs_whole_batches
+        self._network = network.eval().to(device)
+        for parameter in self._network.parameters():
+            if parameter.ndim == 4:  # only kernels have such a format
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._lock = threading.Lock()
 
     def run(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Run the network; see `Engine.run`."""
         with self._lock:
-            return self._run_or_halve(batch)
+            if self._runs_whole_batches:
+                return self._run_or_halve(batch)
+            rows = [self._run_or_halve(batch[item : item + 1]) for item in range(len(batch))]
+        return tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
 
     def _run_or_halve(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         try:

@@ -75,7 +75,7 @@ class GraphTensor:
         return _binary(ops.divide, self, other)
 
     def __matmul__(self, other: Any) -> GraphTensor:
-        return _matmul(self, other)
+        return _binary(ops.matmul, self, other, False, False)
 
     def __getitem__(self, index: Any) -> GraphTensor:
         return _index(self, index)
@@ -112,8 +112,11 @@ def record(network: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> open
         UnknownOperationError: The network does something that there is no rule for.
     """
     parameter = ops.parameter(list(shape), openvino.Type.u8 if dtype is torch.uint8 else openvino.Type.f32)
-    with torch.inference_mode():
-        result = network(GraphTensor(parameter))
+    try:
+        with torch.inference_mode():
+            result = network(GraphTensor(parameter))
+    except TypeError as error:  # such as a comparison, or an operand that torch itself refuses
+        raise UnknownOperationError(str(error)) from error
     results = result if isinstance(result, tuple) else (result,)
     if not all(isinstance(one, GraphTensor) for one in results):
         raise UnknownOperationError("an output does not depend on the input")
@@ -135,12 +138,8 @@ def _integers(values: Sequence[int]) -> Any:
     return ops.constant(np.array(values, np.int64))
 
 
-def _binary(operation: Callable[..., Any], first: Any, second: Any) -> GraphTensor:
-    return GraphTensor(operation(_output(first), _output(second)))
-
-
-def _matmul(first: Any, second: Any) -> GraphTensor:
-    return GraphTensor(ops.matmul(_output(first), _output(second), False, False))
+def _binary(operation: Callable[..., Any], first: Any, second: Any, *settings: Any) -> GraphTensor:
+    return GraphTensor(operation(_output(first), _output(second), *settings))
 
 
 def _linear(x: GraphTensor, weight: Tensor, bias: Tensor | None = None) -> GraphTensor:
@@ -295,5 +294,5 @@ RULES: dict[Any, Callable[..., GraphTensor]] = {
     Tensor.expand: _expand,
     Tensor.add: lambda first, second: _binary(ops.add, first, second),
     Tensor.mul: lambda first, second: _binary(ops.multiply, first, second),
-    Tensor.matmul: _matmul,
+    Tensor.matmul: lambda first, second: _binary(ops.matmul, first, second, False, False),
 }

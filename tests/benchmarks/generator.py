@@ -1,0 +1,155 @@
+"""Time the full-width generator beside the official code's form of it and onnxruntime, in one run.
+
+    python tests/benchmarks/generator.py [--rounds 5] [--threads 2]
+
+Needs the package itself; `pip install onnx onnxruntime` adds the onnxruntime row. All rows run the same random weights
+on the same face, one after the other in every round, so that other work on the machine slows them alike: read the
+ratios. `CPU s` is processor time over all threads, which waiting for the processor does not change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from spandrel.architectures.GFPGAN import GFPGAN
+from torch import Tensor, nn
+
+from gfprestore.engine import build_engine
+from gfprestore.nn.checkpoint import load_gfpgan
+
+SIZE = 512
+
+Run = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass
+class Row:
+    """One way to run the generator."""
+
+    name: str
+    build: Callable[[], Run]
+    run: Run | None = None
+    preparation: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    output: NDArray[Any] | None = None
+
+
+class OfficialForm(nn.Module):
+    """The official network with its stored noise, image only: what the other rows are compared with."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        image: Tensor = self.network(x, return_rgb=False, randomize_noise=False)[0]
+        return image
+
+
+def random_official() -> nn.Module:
+    """Full-width network in which noise and biases, which start at zero, count."""
+    torch.manual_seed(0)
+    network = GFPGAN()
+    for parameter in network.parameters():
+        if parameter.squeeze().ndim <= 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return OfficialForm(network).eval()
+
+
+def run_torch(network: nn.Module) -> Run:
+    def run(face: NDArray[Any]) -> NDArray[Any]:
+        with torch.inference_mode():
+            return network(torch.from_numpy(face)).numpy()
+
+    return run
+
+
+def run_engine(state: dict[str, Tensor], precision: str, prefer_openvino: bool = True) -> Run:
+    network = load_gfpgan(state)
+    engine = build_engine(
+        network, (None, 3, SIZE, SIZE), device="cpu", precision=precision, prefer_openvino=prefer_openvino
+    )
+    return lambda face: engine.run(face)[0]
+
+
+def run_onnxruntime(network: nn.Module, face: NDArray[Any], threads: int) -> Run:
+    import onnxruntime
+
+    file = io.BytesIO()
+    torch.onnx.export(network, (torch.from_numpy(face),), file, dynamo=False, opset_version=17)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0]
+
+
+def measure(row: Row, face: NDArray[Any]) -> None:
+    assert row.run is not None
+    wall, processor = time.perf_counter(), time.process_time()
+    row.output = row.run(face)
+    row.seconds.append(time.perf_counter() - wall)
+    row.processor.append(time.process_time() - processor)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="measured runs of every row")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch and onnxruntime")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    face = np.random.default_rng(0).uniform(-1, 1, (1, 3, SIZE, SIZE)).astype(np.float32)
+    official = random_official()
+    state = {key.removeprefix("network."): tensor for key, tensor in official.state_dict().items()}
+    rows = [
+        Row("official form, torch fp32", lambda: run_torch(official)),
+        Row("gfprestore, torch fp32", lambda: run_engine(state, "fp32", prefer_openvino=False)),
+        Row("gfprestore, OpenVINO fp32", lambda: run_engine(state, "fp32")),
+        Row("gfprestore, OpenVINO bf16", lambda: run_engine(state, "bf16")),
+    ]
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+        rows.append(Row("official form, onnxruntime fp32", lambda: run_onnxruntime(official, face, arguments.threads)))
+        rows.append(
+            Row("gfprestore, onnxruntime fp32", lambda: run_onnxruntime(load_gfpgan(state), face, arguments.threads))
+        )
+    for row in rows:
+        start = time.perf_counter()
+        row.run = row.build()
+        row.run(face)
+        row.preparation = time.perf_counter() - start
+    for _ in range(arguments.rounds):
+        for row in rows:
+            measure(row, face)
+    report(rows)
+
+
+def report(rows: list[Row]) -> None:
+    """Print the table; speed-ups and errors are against the first row."""
+    titles = ("first face", "median s", "CPU s", "x wall", "x CPU", "max error", "rms error")
+    print(" " * 32, "{:>10} {:>9} {:>7} {:>7} {:>7} {:>10} {:>10}".format(*titles))
+    wanted = rows[0].output
+    assert wanted is not None
+    for row in rows:
+        assert row.output is not None
+        wall, processor = median(row.seconds), min(row.processor)
+        largest = np.abs(row.output - wanted).max() / np.abs(wanted).max()
+        rms = np.sqrt(np.square(row.output - wanted).mean() / np.square(wanted).mean())
+        ratios = f"{median(rows[0].seconds) / wall:7.2f} {min(rows[0].processor) / processor:7.2f}"
+        print(
+            f"{row.name:32} {row.preparation:10.2f} {wall:9.3f} {processor:7.3f} {ratios} {largest:10.1e} {rms:10.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main()
