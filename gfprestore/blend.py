@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from gfprestore.bands import FloatImage, band_gains, count_octaves, join_bands, split_bands
 from gfprestore.detail import (
+    CRISP,
     FRAME_SAMPLING,
     LEAST_GRADIENT,
+    NEARLY_CRISP,
     SHARP_ENOUGH,
+    edge_steepness,
     gradient_energy,
     measure_sharpness,
     photo_shares,
@@ -102,10 +105,12 @@ def blend_crop(
     lightness = np.ascontiguousarray(photo[..., 0])
     grain = measure_grain(photo_bands, lightness, sampling)
     fills_frame = settings.keep_detail and sampling >= FRAME_SAMPLING
-    if fills_frame and measure_sharpness(photo_bands, grain) >= SHARP_ENOUGH:
+    steepness = edge_steepness(lightness) if fills_frame else 0.0
+    # Both: scratches and coarse grain pass for detail in the bands, an enlarged photo for crisp in its edges.
+    if steepness >= CRISP and measure_sharpness(photo_bands, grain) >= SHARP_ENOUGH:
         return BlendedCrop(None, Verdict.SHARP, "it is sharp already")
     change = _change(photo_bands, lightness, drawn, grain, sampling, settings)
-    if fills_frame:
+    if steepness >= NEARLY_CRISP:
         floor = LEAST_GRADIENT * gradient_energy(lightness)
         if gradient_energy(lightness + change[..., 0]) < floor:
             return BlendedCrop(None, Verdict.SHARP, "its restoration is less sharp than the photo")
@@ -135,7 +140,8 @@ def _change(
     drawn_bands = split_bands(drawn, octaves)
     gains = _gains(settings.strength, octaves, channels)
     shares = photo_shares(photo_bands, drawn_bands, grain, sampling) if settings.keep_detail else [None] * octaves
-    remaining = (1 - gains) ** 2 * grain**2 + gains**2 * measure_grain(drawn_bands, drawn[..., 0], sampling) ** 2
+    drawn_grain = measure_grain(drawn_bands, drawn[..., 0], sampling, in_doubt_more=True)
+    remaining = (1 - gains) ** 2 * grain**2 + gains**2 * drawn_grain**2
     amounts = np.float32(settings.grain) * np.sqrt(np.maximum(grain**2 - remaining, np.float32(0)))
     change = drawn_bands  # taken over: new arrays of this size cost more than the arithmetic
     slow_gain = np.zeros_like(gains[-1]) if settings.match_colour else gains[-1]

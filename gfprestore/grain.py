@@ -36,6 +36,12 @@ to fill; coarser ones hold too much of the face, and noise in them looks like bl
 _MOST_OCTAVES = 4
 """Octaves, from the crop's finest, that may hold noise at all: waves longer than an eye are shading."""
 
+_PAPER = 20.0
+"""Distance from white, in lightness, within which noise fades."""
+
+_LEAST_GRAIN = 0.2
+"""Part of the noise that remains in the deepest shadow and in white."""
+
 _MANY_ROWS = 256
 """Rows of a level from which every other one is enough to measure its noise."""
 
@@ -43,13 +49,17 @@ _MOST_GRAIN = 8.0
 """Largest noise believed, in Lab units: above it, it is texture."""
 
 
-def measure_grain(bands: Sequence[FloatImage], lightness: FloatImage, sampling: float) -> NDArray[np.float32]:
+def measure_grain(
+    bands: Sequence[FloatImage], lightness: FloatImage, sampling: float, *, in_doubt_more: bool = False
+) -> NDArray[np.float32]:
     """Measure noise by octave and channel, robustly, where the picture is flat.
 
     Args:
         bands: Pyramid of a crop from `split_bands`, levels (h, w, C); channel 0 is lightness.
         lightness: (S, S), 0..100, of the same crop.
         sampling: Photo pixels per crop pixel.
+        in_doubt_more: In the octaves where even flat skin is hardly told from noise, believe the larger of two
+            measurements instead of the smaller.
 
     Returns:
         float32 (K, C): standard deviation of each octave's coefficients that is noise, in their own units; zero in
@@ -62,21 +72,29 @@ def measure_grain(bands: Sequence[FloatImage], lightness: FloatImage, sampling: 
     level = _shrink(lightness, side)
     # On the face alone: noise follows the light, and a dark background has less of it.
     on_face = _shrink(oval_mask(lightness.shape[0]), side) > 0.5
-    usable = on_face & (level > _SHADOW) & (level < _HIGHLIGHT)
-    if not usable.any():
+    unclipped = (level > _SHADOW) & (level < _HIGHLIGHT)
+    if not (unclipped & on_face).any():
         return grain
     own_octave = int(np.ceil(np.log2(1 / sampling)))
     for octave in range(min(octaves, _MOST_OCTAVES, max(_LEAST_OCTAVES, own_octave + 1))):
-        structure = _shrink(np.abs(bands[octave + 1][..., 0]), side)
-        limit = np.quantile(structure[usable], _FLAT_PART)
-        blocks = ((structure <= limit) & usable).astype(np.uint8)
-        # A few ten thousand coefficients fix a median well enough: every other row where there are more.
-        band = bands[octave][:: 2 if bands[octave].shape[0] >= _MANY_ROWS else 1]
-        height, width = band.shape[:2]
-        flat = np.asarray(cv2.resize(blocks, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
-        deviation = np.median(np.abs(band[flat].T), axis=1) / MAD_OF_NORMAL  # [C]
-        grain[octave] = np.minimum(deviation, _MOST_GRAIN)
+        # In the coarser octaves all squares of a small face hold some of it, and some backgrounds are no flatter.
+        places = [unclipped & on_face] if octave < _LEAST_OCTAVES else [unclipped & on_face, unclipped]
+        found = [_flat_deviation(bands[octave], bands[octave + 1], place) for place in places]
+        believed = np.max(found, axis=0) if in_doubt_more else np.min(found, axis=0)
+        grain[octave] = np.minimum(believed, _MOST_GRAIN)
     return grain
+
+
+def _flat_deviation(band: FloatImage, coarser: FloatImage, squares: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Measure the robust deviation of a level's channels, (C,), in the flattest of the given squares."""
+    structure = _shrink(np.abs(coarser[..., 0]), squares.shape[0])
+    limit = np.quantile(structure[squares], _FLAT_PART)
+    flattest = ((structure <= limit) & squares).astype(np.uint8)
+    # A few ten thousand coefficients fix a median well enough: every other row where there are more.
+    band = band[:: 2 if band.shape[0] >= _MANY_ROWS else 1]
+    height, width = band.shape[:2]
+    flat = np.asarray(cv2.resize(flattest, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
+    return np.asarray(np.median(np.abs(band[flat].T), axis=1) / MAD_OF_NORMAL, np.float32)
 
 
 def draw_grain(amounts: NDArray[np.float32], lightness: FloatImage, seed: int) -> FloatImage:
@@ -110,12 +128,12 @@ def draw_grain(amounts: NDArray[np.float32], lightness: FloatImage, seed: int) -
 
 
 def _light_of_face(lightness: FloatImage) -> FloatImage:
-    """Weigh noise by light, (S, S), about 1 on the face: a print's shadows hold less of it."""
+    """Weigh noise by light, (S, S), about 1 on the face: a print's shadows and its white paper hold less of it."""
     size = lightness.shape[0]
     small = _shrink(lightness, max(1, size // _BLOCK_PIXELS))
     weight = _shrink(oval_mask(size), small.shape[0])
     usual = float((small * weight).sum() / weight.sum())
-    light = np.clip(small / max(usual, 1.0), 0.2, 1.0)
+    light = np.clip(np.minimum(small / max(usual, 1.0), (100 - small) / _PAPER), _LEAST_GRAIN, 1.0)
     return np.asarray(cv2.resize(light, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 

@@ -165,6 +165,9 @@ _CORE = (0.5, 0.58, 0.19, 0.21)
 _LEAST_WORN = 0.005
 """Part of the crop that glasses or a hat cover at least; thin frames measure 0.02 and more."""
 
+_SAME_GLASSES = 0.5
+"""Part of the glasses seen in either picture that both must see for them to be the same glasses."""
+
 _LEAST_FACE_IN_CORE = 0.7
 """Part of the core that a parser must call face to be believed. On faces of a few photo pixels it sees next to none."""
 
@@ -222,13 +225,21 @@ def _keeping(before: Labels, after: Labels, restore_occluders: bool, protect_gla
     if not restore_occluders:
         keeping |= worn_before | worn_after | _worn(before, FaceLabel.HAT) | _worn(after, FaceLabel.HAT)
     if protect_glasses:
-        keeping |= worn_before != worn_after
+        differing = worn_before != worn_after
+        # The same glasses, outlined twice, differ by slivers; invented or removed ones differ in all they cover.
+        same = (worn_before & worn_after).sum() > _SAME_GLASSES * (worn_before | worn_after).sum()
+        keeping |= _without_slivers(differing) if same else differing
     if _select(before, _FACE | _OCCLUDERS)[_core(before.shape[0])].mean() >= _LEAST_FACE_IN_CORE:
-        # What would become a face but shows none, such as a hand. Outlines differ by slivers, which opening drops.
-        invented = (_select(before, _SURROUNDINGS) & _select(after, _FACE)).astype(np.uint8)
-        width = round(_CLOSING * before.shape[0]) | 1  # odd: an even one shifts what it opens
-        keeping |= np.asarray(cv2.morphologyEx(invented, cv2.MORPH_OPEN, np.ones((width, width), np.uint8))) > 0
+        # What would become a face but shows none, such as a hand.
+        keeping |= _without_slivers(_select(before, _SURROUNDINGS) & _select(after, _FACE))
     return keeping
+
+
+def _without_slivers(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Drop what is narrower than _CLOSING of the side."""
+    width = round(_CLOSING * region.shape[0]) | 1  # odd: an even one shifts what it opens
+    opened = cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
+    return np.asarray(np.asarray(opened) > 0, np.bool_)
 
 
 def _worn(labels: Labels, thing: FaceLabel) -> NDArray[np.bool_]:

@@ -90,9 +90,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not():
     assert one.tobytes() != other.tobytes()
 
 
-def test_shadows_get_less_noise():
+@pytest.mark.parametrize("level", [14, 98])
+def test_shadows_and_paper_white_get_less_noise(level):
     lightness = np.full((SIZE, SIZE), 70, np.float32)
-    lightness[:, : SIZE // 4] = 14
+    lightness[:, : SIZE // 4] = level
     drawn = draw_grain(np.full((OCTAVES, 1), 1.0, np.float32), lightness, seed=1)[..., 0]
     assert drawn[:, : SIZE // 4 - 16].std() < 0.5 * drawn[:, SIZE // 2 :].std()
 

@@ -184,6 +184,13 @@ def test_invented_and_removed_glasses_are_kept_out(worn_before):
     assert let[247, 256] == 1
 
 
+def test_the_same_glasses_outlined_twice_are_restored_when_asked():
+    before, after = _portrait(), _portrait()
+    before[225:270, 160:350], after[228:274, 165:352] = FaceLabel.GLASSES, FaceLabel.GLASSES
+    mask = face_mask(SIZE, "face", before=before, after=after, restore_occluders=True)
+    assert mask[225:274, 180:330].min() == 1
+
+
 def test_another_face_in_the_crop_is_not_replaced():
     labels = _portrait()
     labels[:, :40] = FaceLabel.BACKGROUND
