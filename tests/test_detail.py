@@ -8,8 +8,11 @@ import pytest
 
 from gfprestore.bands import split_bands
 from gfprestore.detail import (
+    CRISP,
     FRAME_SAMPLING,
+    NEARLY_CRISP,
     SHARP_ENOUGH,
+    edge_steepness,
     gradient_energy,
     measure_sharpness,
     photo_shares,
@@ -59,6 +62,31 @@ def test_noise_is_not_sharpness():
     blurred = _blur(leaves(), 2.5)
     noisy = blurred + np.random.default_rng(1).normal(0, 1.0, blurred.shape).astype(np.float32)
     assert _sharpness(noisy) < SHARP_ENOUGH
+
+
+@pytest.mark.parametrize("blur", [1.0, 2.0, 4.0])
+def test_the_steepness_of_a_step_is_its_closed_form(blur):
+    step = np.zeros((SIZE, SIZE), np.float32)
+    step[:, SIZE // 2 :] = 60
+    # Within what sampling and the Sobel operator's own width add to both blurs.
+    blurred = np.asarray(cv2.GaussianBlur(step, (0, 0), blur, borderType=cv2.BORDER_REPLICATE), np.float32)
+    expected = np.sqrt((blur**2 + 2.4**2) / (blur**2 + 0.8**2))
+    assert edge_steepness(blurred) == pytest.approx(expected, rel=0.12)
+
+
+def test_noise_and_scratches_do_not_pass_for_crisp_edges():
+    blurred = _blur(leaves(), 2.5)
+    plain = edge_steepness(blurred)
+    noisy = blurred + np.random.default_rng(1).normal(0, 2.0, blurred.shape).astype(np.float32)
+    scratched = blurred.copy()
+    scratched[:, 60:200:70] += 30
+    assert plain < NEARLY_CRISP
+    assert edge_steepness(noisy) == pytest.approx(plain, abs=0.06)
+    assert edge_steepness(scratched) < CRISP
+
+
+def test_a_flat_face_has_no_edges():
+    assert edge_steepness(np.full((SIZE, SIZE), 50, np.float32)) == 0
 
 
 def test_a_flat_face_is_not_sharp():
