@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gfprestore.align import FACE_TEMPLATE
+from gfprestore.background import LANCZOS
 from gfprestore.models import Models
 from gfprestore.photo import DetectedFace
 
@@ -49,4 +50,10 @@ class FakeDetector:
 
 
 def fake_models(change: Callable[[np.ndarray], np.ndarray] = np.copy) -> Models:
-    return Models(restorer=FakeRestorer(change), detector=FakeDetector(), facts={})  # type: ignore[arg-type]
+    return Models(
+        restorer=FakeRestorer(change),  # type: ignore[arg-type]
+        upscaler=LANCZOS,
+        face_model="fake",
+        facts={},
+        detector=FakeDetector(),  # type: ignore[arg-type]
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +20,7 @@ from gfprestore.folders import Job, plan_jobs
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo
 from gfprestore.photofile import read_photo
-from gfprestore.pipeline import restore_photos, to_8_bit
+from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
 from gfprestore.resize import output_size, resize_photo
 
@@ -50,7 +52,7 @@ def test_outcomes_come_in_order_and_batches_span_photos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("faces", [0, 2])
 def test_an_identity_restorer_gives_the_plain_photo_of_exact_size(tmp_path: Path, scale: float, faces: int) -> None:
     jobs = album(tmp_path / "in", [faces])
-    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=scale))
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=scale, grain=0))
     assert isinstance(outcome, Restored)
     size = output_size(90, 60, scale)
     assert outcome.size == size
@@ -58,16 +60,62 @@ def test_an_identity_restorer_gives_the_plain_photo_of_exact_size(tmp_path: Path
     np.testing.assert_array_equal(written, resize_photo(photo_pixels(faces), size))
 
 
-def test_the_restoration_reaches_the_photo(tmp_path: Path) -> None:
-    folder = tmp_path / "in"
+def smooth_album(folder: Path) -> list[Job]:
     folder.mkdir()
     smooth = cv2.GaussianBlur(photo_pixels(1), (0, 0), 3)
     smooth[0, 0, 0] = 1
     Image.fromarray(smooth).save(folder / "a.png")
+    return plan_jobs([folder], folder.parent / "restored")
+
+
+def stripes(crop: np.ndarray) -> np.ndarray:
+    """A crop with fine dark lines, which is what a restoration may add: detail."""
+    drawn = crop.copy()
+    drawn[::12] //= 2
+    return drawn
+
+
+def test_the_restoration_reaches_the_photo_and_follows_strength(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    plain = resize_photo(read_photo(jobs[0].source).pixels, (720, 480)).astype(int)
+    reach = []
+    for strength in (0.0, 0.4, 1.0):
+        options = RestoreOptions(upscale=8, strength=strength, overwrite=True, grain=0)
+        (outcome,) = restore_photos(jobs, fake_models(stripes), options)
+        assert isinstance(outcome, Restored)
+        assert outcome.faces[0].action == ("kept" if strength == 0 else "restored")
+        reach.append(np.abs(read_photo(jobs[0].target).pixels - plain)[200:280, 320:400].mean())
+    assert reach[0] == 0
+    assert 0 < reach[1] < reach[2]
+
+
+def test_a_gray_photo_stays_gray_whatever_the_generator_paints(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    gray = np.repeat(cv2.GaussianBlur(photo_pixels(1), (0, 0), 2)[..., :1], 3, axis=2)
+    gray[0, 0] = 1
+    Image.fromarray(gray).save(folder / "a.png")
     jobs = plan_jobs([folder], tmp_path / "restored")
-    list(restore_photos(jobs, fake_models(lambda crop: np.full_like(crop, 200)), RestoreOptions(upscale=2)))
-    written = read_photo(jobs[0].target).pixels.astype(int)
-    np.testing.assert_allclose(written[50:70, 80:100], 200, atol=2)
+    models = fake_models(lambda crop: stripes(crop) // np.array([1, 2, 3], np.uint8))
+    list(restore_photos(jobs, models, RestoreOptions()))
+    written = read_photo(jobs[0].target).pixels
+    assert (written == written[..., :1]).all()
+
+
+def test_extras_crops_boxes_times_and_tags(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    os.utime(jobs[0].source, ns=(10**18, 10**18))
+    options = RestoreOptions(upscale=1, save_faces=tmp_path / "faces", draw_boxes=True, preserve_times=True)
+    (outcome,) = restore_photos(jobs, fake_models(stripes), options)
+    assert isinstance(outcome, Restored)
+    assert sorted(p.name for p in (tmp_path / "faces").iterdir()) == ["a.png.1.after.png", "a.png.1.before.png"]
+    assert jobs[0].target.stat().st_mtime_ns == 10**18
+    written = read_photo(jobs[0].target)
+    assert (written.pixels == [0, 255, 0]).all(axis=2).any()
+    assert b"algorithmicallyEnhanced" in (written.metadata.xmp or b"")
+    untagged = replace(options, tag=False, overwrite=True)
+    list(restore_photos(jobs, fake_models(stripes), untagged))
+    assert b"algorithmicallyEnhanced" not in (read_photo(jobs[0].target).metadata.xmp or b"")
 
 
 def test_a_broken_photo_is_a_value_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -98,12 +146,13 @@ def test_existing_results_are_skipped_unless_overwritten(tmp_path: Path) -> None
     assert read_photo(jobs[0].target).pixels.shape == (120, 180, 3)
 
 
-def test_aligned_photos_are_restored_whole(tmp_path: Path) -> None:
-    jobs = album(tmp_path / "in", [0])
-    models = fake_models(lambda crop: np.full_like(crop, 77))
-    list(restore_photos(jobs, models, RestoreOptions(aligned=True, upscale=1)))
-    written = read_photo(jobs[0].target).pixels.astype(float)
-    assert abs(written.mean() - 77) < 8
+def test_aligned_photos_are_restored_to_their_very_edge(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    models = replace(fake_models(stripes), detector=None)
+    list(restore_photos(jobs, models, RestoreOptions(aligned=True, upscale=8, grain=0)))
+    plain = resize_photo(read_photo(jobs[0].source).pixels, (720, 480)).astype(int)
+    change = np.abs(read_photo(jobs[0].target).pixels - plain)
+    assert change[:, :3].mean() > 0.8 * change.mean() > 0
 
 
 def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
@@ -114,9 +163,13 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
     pixels[0, 0] = 1
     cv2.imwrite(str(folder / "deep.png"), pixels)
     jobs = plan_jobs([folder], tmp_path / "restored")
-    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1))
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1, grain=0))
     assert isinstance(outcome, Restored)
-    np.testing.assert_array_equal(read_photo(jobs[0].target).pixels, pixels)
+    written = read_photo(jobs[0].target).pixels
+    assert written.dtype == np.uint16
+    # The generator sees 8 bits: what it gives back is half a level of those off at most. Outside the face nothing is.
+    assert np.abs(written.astype(int) - pixels).max() <= 129
+    np.testing.assert_array_equal(written[:, :10], pixels[:, :10])
 
 
 def test_alpha_and_gray_come_back(tmp_path: Path) -> None:
@@ -188,10 +241,3 @@ def test_closing_early_leaves_whole_results_only(tmp_path: Path) -> None:
     assert {path.name for path in written} <= {job.target.name for job in jobs}
     for path in written:
         assert read_photo(path).pixels.shape == (120, 180, 3)
-
-
-def test_to_8_bit_is_the_nearest_level() -> None:
-    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    pixels = np.repeat(levels[..., None], 3, axis=2)
-    expected = np.rint(levels.astype(np.float64) / 257)
-    np.testing.assert_array_equal(to_8_bit(pixels)[..., 1], expected)

@@ -1,0 +1,69 @@
+"""README says what is so: its help block, its commands, its Python, its table of exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gfprestore.cli import main
+from gfprestore.errors import ExitCode
+
+PROJECT = Path(__file__).resolve().parent.parent
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def block_after(marker: str) -> str:
+    found = re.search(rf"<!-- {marker} -->\n```\n(.*?)```", README, re.DOTALL)
+    assert found, f"README has no block {marker}"
+    return found[1]
+
+
+def test_the_help_block_is_the_help() -> None:
+    result = CliRunner().invoke(main, ["--help"], prog_name="gfprestore", terminal_width=100)
+    assert block_after("help") == result.output
+
+
+def test_every_example_is_understood() -> None:
+    examples = re.findall(r"^gfprestore (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert len(examples) >= 8
+    for example in examples:
+        arguments = [part.strip("'") for part in example.split()]
+        context = main.make_context("gfprestore", arguments)
+        assert context.params["output"] is not None
+
+
+def test_the_main_command_ends_in_one_that_is_understood() -> None:
+    last = block_after("main command").strip().split(" && ")[-1]
+    program, *arguments = last.split()
+    assert program == ".venv/bin/gfprestore"
+    context = main.make_context("gfprestore", arguments)
+    assert all((PROJECT / path).exists() for path in context.params["inputs"])
+
+
+def test_the_exit_codes_are_all_there() -> None:
+    table = README.split("### Exit status")[1].split("##")[0]
+    listed = {
+        int(number) for cell in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for number in cell.split(",")
+    }
+    assert listed == {int(code) for code in ExitCode}
+
+
+def test_the_python_example_compiles_and_its_imports_hold() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    imports = [line for line in code.splitlines() if line.startswith("from ")]
+    namespace: dict[str, object] = {}
+    for line in imports:
+        module, names = re.fullmatch(r"from (\S+) import (.+)", line).groups()  # type: ignore[union-attr]
+        imported = __import__(module, fromlist=[names])
+        for name in names.split(", "):
+            namespace[name] = getattr(imported, name)
+    compile(code, "README.md", "exec")
+    assert {"plan_jobs", "load_models", "RestoreOptions", "restore_photos"} <= namespace.keys()
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (PROJECT / target).exists()
