@@ -180,4 +180,8 @@ def _apply(original: Pixels, lab: FloatImage | None, change: FloatImage) -> Floa
     after = lab.copy()
     after[..., : change.shape[2]] += change
     # The difference of both conversions: where nothing changes, not even their rounding does.
-    return np.clip(original + (lab_to_unit(after) - lab_to_unit(lab)) * most, 0, most)
+    result = lab_to_unit(after)
+    result -= lab_to_unit(lab)
+    result *= most
+    result += original
+    return np.clip(result, 0, most, out=result)

@@ -77,7 +77,9 @@ def pixels_to_lab(pixels: Pixels) -> FloatImage:
         float32 (H, W, 3): L 0..100, a and b about -128..127.
     """
     # cv2's conversion from sRGB goes through a coarse table and is off by up to 0.45; its conversion from light is not.
-    light = _light_of_level(np.iinfo(pixels.dtype).max + 1)[pixels]
+    table = _light_of_level(np.iinfo(pixels.dtype).max + 1)
+    # cv2 looks up bytes four times faster than numpy.
+    light = cv2.LUT(pixels, table) if pixels.dtype == np.uint8 else table[pixels]
     return np.asarray(cv2.cvtColor(light, cv2.COLOR_LRGB2LAB), np.float32)
 
 
@@ -91,8 +93,10 @@ def lab_to_unit(lab: FloatImage) -> FloatImage:
         RGB float32 (H, W, 3), 0..1, within 0.0005 of the definition.
     """
     light = np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2LRGB), np.float32)
-    steps = (np.clip(light, 0, 1) * np.float32(_LIGHT_STEPS - 1) + np.float32(0.5)).astype(np.uint16)
-    return np.asarray(_level_of_light()[steps], np.float32)
+    np.clip(light, 0, 1, out=light)
+    light *= np.float32(_LIGHT_STEPS - 1)
+    light += np.float32(0.5)
+    return np.asarray(_level_of_light()[light.astype(np.uint16)], np.float32)
 
 
 @lru_cache(maxsize=2)
