@@ -27,6 +27,16 @@ from gfprestore.training.regions import (
 )
 from gfprestore.training.sources import open_faces
 
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Several threads would only wait for each other on work this small."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
 SIDE = 32
 
 
@@ -118,9 +128,9 @@ def test_the_mirrored_half_has_mirrored_boxes(folder):
     plain = component_boxes(template_components())
     mirrored = component_boxes(flip_components(template_components(), 512))
     kinds = set()
-    for number in range(8):
+    originals = [image_tensor(faces.read(i, 512)) for i in range(4)]
+    for number in range(5):
         sample = dataset[number]
-        originals = [image_tensor(faces.read(i, 512)) for i in range(4)]
         is_plain = any(torch.equal(sample.truth[0], face) for face in originals)
         assert is_plain or any(torch.equal(sample.truth[0].flip(-1), face) for face in originals)
         np.testing.assert_allclose(sample.boxes[0].numpy(), plain if is_plain else mirrored, atol=1e-3)
