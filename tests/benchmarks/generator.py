@@ -120,9 +120,6 @@ def main() -> None:
     ]
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
         rows.append(Row("official form, onnxruntime fp32", lambda: run_onnxruntime(official, face, arguments.threads)))
-        rows.append(
-            Row("gfprestore, onnxruntime fp32", lambda: run_onnxruntime(load_gfpgan(state), face, arguments.threads))
-        )
     for row in rows:
         start = time.perf_counter()
         row.run = row.build()
