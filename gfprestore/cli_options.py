@@ -115,6 +115,12 @@ OPTIONS = (
     ),
     faces("--recogniser", type=A_PATH, metavar="FILE", help="ONNX face recogniser for --identity-limit."),
     faces("--largest", type=click.IntRange(1), metavar="N", help="Restore only the N largest faces of each photo."),
+    faces(
+        "--faces-from",
+        type=A_PATH,
+        metavar="REPORT",
+        help="Restore only the faces that this report lists; delete those from it that you do not want.",
+    ),
     faces("--save-faces", type=A_PATH, metavar="FOLDER", help="Write each face's crop before and after here."),
     faces(
         "--rotations/--no-rotations",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from gfprestore.align import FACE_TEMPLATE
 from gfprestore.photo import DetectedFace
@@ -36,6 +36,10 @@ LEAST_DISTANCE = 0.4
 
 NESTED_LEAD = 0.15
 """A small box must score higher than a large one by this to win: false faces in eyes and cheeks score high too."""
+
+
+FaceBox = tuple[float, float, float, float]
+"""Left, top, right, bottom in photo pixel centres."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,3 +177,12 @@ def choose_faces(
         distances = [np.linalg.norm(faces[row].box.reshape(2, 2).mean(axis=0) - middle) for row in chosen]
         chosen = [chosen[int(np.argmin(distances))]]
     return [faces[row] for row in chosen]
+
+
+def faces_at(faces: Sequence[DetectedFace], boxes: Sequence[FaceBox]) -> list[DetectedFace]:
+    """Keep the faces that lie where somebody chose them: those that share `SAME_FACE_OVERLAP` with a box."""
+    if not faces or not boxes:
+        return []
+    found = torch.from_numpy(np.stack([face.box for face in faces]))
+    overlap = box_iou(found, torch.tensor(boxes, dtype=torch.float64))  # [faces boxes]
+    return [face for face, best in zip(faces, overlap.amax(1).tolist(), strict=True) if best > SAME_FACE_OVERLAP]

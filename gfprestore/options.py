@@ -41,6 +41,9 @@ class RestoreOptions:
     largest: int | None = None
     """Restore only this many faces of each photo, the largest ones."""
 
+    faces_from: Path | None = None
+    """Report file: only faces at its boxes are restored, in the photos that it names."""
+
     aligned: bool = False
     """The inputs are face crops already: nothing is detected, the whole photo is the crop."""
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from gfprestore.colour import to_8_bits, to_srgb
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.errors import PhotoError
 from gfprestore.extras import copy_times, draw_boxes, save_faces
-from gfprestore.face_choice import choose_faces
+from gfprestore.face_choice import FaceBox, choose_faces, faces_at
 from gfprestore.folders import Job
 from gfprestore.masks import Labels
 from gfprestore.metadata import tag_as_restored
@@ -38,6 +39,7 @@ from gfprestore.photo import AlignedFace, Photo
 from gfprestore.photofile import read_photo
 from gfprestore.photowrite import write_photo
 from gfprestore.report import Failed, Outcome, Restored, Skipped
+from gfprestore.reportfile import read_faces
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
 from gfprestore.streams import map_ahead, map_batched
@@ -74,12 +76,14 @@ def restore_photos(jobs: Iterable[Job], models: Models, options: RestoreOptions)
         options: What to do.
 
     Raises:
+        UsageError: The file of `faces_from` cannot be read.
         DeviceError: The device's memory does not hold even one face.
         OutputError: The output folder cannot be written, for instance because the disk is full.
     """
     workers = min(4, os.cpu_count() or 1)
+    wanted = None if options.faces_from is None else read_faces(options.faces_from)
     opened = map_ahead(jobs, partial(_open, options=options), workers=workers, ahead=workers)
-    found = map_ahead(opened, partial(_find_faces, models=models, options=options), workers=1, ahead=2)
+    found = map_ahead(opened, partial(_find_faces, models=models, options=options, wanted=wanted), workers=1, ahead=2)
     groups = ((work, _crops_of(work)) for work in found)
     restored = map_batched(
         groups, partial(_restore_batch, models), batch_size=options.batch_size, max_open=options.batch_size + 1
@@ -100,7 +104,9 @@ def _open(job: Job, options: RestoreOptions) -> OpenPhoto | Outcome:
     return OpenPhoto(job, photo, seconds={"read": time.perf_counter() - start})
 
 
-def _find_faces(work: OpenPhoto | Outcome, models: Models, options: RestoreOptions) -> OpenPhoto | Outcome:
+def _find_faces(
+    work: OpenPhoto | Outcome, models: Models, options: RestoreOptions, wanted: Mapping[Path, Sequence[FaceBox]] | None
+) -> OpenPhoto | Outcome:
     if not isinstance(work, OpenPhoto):
         return work
     start = time.perf_counter()
@@ -111,6 +117,8 @@ def _find_faces(work: OpenPhoto | Outcome, models: Models, options: RestoreOptio
         assert models.detector is not None, "only --aligned goes without a detector"
         height, width = photo.pixels.shape[:2]
         found = models.detector.detect([photo.pixels])[0]
+        if wanted is not None:
+            found = faces_at(found, wanted.get(work.job.source, ()))
         chosen = choose_faces(found, (width, height), only_center=options.only_center, largest=options.largest)
         faces = [align_face(photo, face, size) for face in chosen]
     logger.debug("%s: %d faces", work.job.source, len(faces))

@@ -22,6 +22,7 @@ from gfprestore.photo import Photo
 from gfprestore.photofile import read_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
+from gfprestore.reportfile import ReportFile
 from gfprestore.resize import output_size, resize_photo
 
 
@@ -100,6 +101,19 @@ def test_a_gray_photo_stays_gray_whatever_the_generator_paints(tmp_path: Path) -
     list(restore_photos(jobs, models, RestoreOptions()))
     written = read_photo(jobs[0].target).pixels
     assert (written == written[..., :1]).all()
+
+
+def test_faces_chosen_by_hand(tmp_path: Path) -> None:
+    jobs = album(tmp_path / "in", [3, 2])
+    outcomes = list(restore_photos(jobs, fake_models(), RestoreOptions()))
+    chosen = tmp_path / "chosen.jsonl"
+    with ReportFile(chosen) as lines:
+        lines.start(1, {})
+        first = outcomes[0]
+        assert isinstance(first, Restored)
+        lines.add(replace(first, faces=first.faces[1:2]))
+    again = list(restore_photos(jobs, fake_models(), RestoreOptions(overwrite=True, faces_from=chosen)))
+    assert [[face.box for face in outcome.faces] for outcome in again] == [[first.faces[1].box], []]
 
 
 def test_extras_crops_boxes_times_and_tags(tmp_path: Path) -> None:
