@@ -72,8 +72,8 @@ class Metric(Protocol):
 
 
 def as_array(values: Tensor) -> NDArray[np.float64]:
-    """Brings values to the processor in float64."""
-    return values.to("cpu", torch.float64).numpy()
+    """Brings values to the processor, and there to float64, which Apple's GPUs do not know."""
+    return values.cpu().to(torch.float64).numpy()
 
 
 def as_pixels(images: Tensor) -> NDArray[np.uint8]:

@@ -153,7 +153,7 @@ def _check_outputs(output: Path | None, *, per_image: bool) -> None:
 def _show(table: Table, measured: Measured, output: Path | None, *, per_image: bool) -> ExitCode:
     """Prints the table, writes the file, names what was left out, and returns the exit status."""
     if sys.stdout.isatty():
-        Console().print(_rich_table(table))
+        Console().print(rich_table(table))
         for note in table.notes:
             click.echo(note)
     else:
@@ -174,7 +174,8 @@ def _render(table: Table, measured: Measured, suffix: str, *, per_image: bool) -
     return f"{text}\n{per_image_markdown(measured.scores, table.columns)}" if per_image else text
 
 
-def _rich_table(table: Table) -> RichTable:
+def rich_table(table: Table) -> RichTable:
+    """Renders a table for a terminal; the best figure of a column is bold and green, the second best underlined."""
     shown = RichTable("method", box=None, pad_edge=False)
     for column in table.columns:
         shown.add_column(column.title, justify="right")

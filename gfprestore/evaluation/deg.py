@@ -171,6 +171,6 @@ class DegMetric:
     def measure(self, batch: ImageBatch) -> dict[str, NDArray[np.float64]]:
         """Measures a batch; see `Metric`. In `deg-over-1`, pairs under 1 degree are NaN."""
         images = batch.truth_and_restored  # [N K 3 S S]
-        embeddings = self._embed(images.flatten(0, 1)).reshape(*images.shape[:2], -1)  # [N K D]
+        embeddings = self._embed(images.flatten(0, 1)).cpu().reshape(*images.shape[:2], -1)  # [N K D]
         angles = as_array(angle_degrees(embeddings[:, 1:], embeddings[:, :1]))
         return {"deg": angles, "deg-over-1": np.where(angles < PUBLISHED_FLOOR, np.nan, angles)}

@@ -29,5 +29,5 @@ def match_channels(restored: Tensor, truth: Tensor) -> Tensor:
     images, wanted = restored.float(), truth.float()[:, None]
     deviation, mean = torch.std_mean(images, (-2, -1), correction=0, keepdim=True)
     wanted_deviation, wanted_mean = torch.std_mean(wanted, (-2, -1), correction=0, keepdim=True)
-    gain = torch.where(deviation > 0, wanted_deviation / deviation, 0)
+    gain = torch.where(deviation > 0, wanted_deviation / deviation, 0.0)
     return (images - mean) * gain + wanted_mean

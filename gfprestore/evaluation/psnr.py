@@ -26,12 +26,12 @@ def psnr(restored: Tensor, truth: Tensor) -> Tensor:
         truth: RGB [N, 3, H, W], the same.
 
     Returns:
-        float64 [N, M] in decibels; higher is better.
+        float64 [N, M] on the processor, in decibels; higher is better.
     """
     if restored.device.type == "cpu":
         error = _error_on_processor(restored, truth)
     else:
-        error = (restored.float() - truth.float()[:, None]).square_().mean((-3, -2, -1)).double()
+        error = (restored.float() - truth.float()[:, None]).square_().mean((-3, -2, -1)).cpu().double()
     return 10 * torch.log10(PEAK**2 / error)
 
 

@@ -39,7 +39,7 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
         truth: RGB [N, 3, H, W], the same.
 
     Returns:
-        float64 [N, M], at most 1; higher is better.
+        float64 [N, M] on the processor, at most 1; higher is better.
 
     Raises:
         UsageError: The images are smaller than the window.
@@ -49,7 +49,7 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
     if restored.device.type == "cpu":
         return _on_processor(restored, truth)
     wanted = truth.float()[:, None].expand(restored.shape)
-    return _similarity(restored.float(), wanted, _blur_on_device).double().mean((-3, -2, -1))
+    return _similarity(restored.float(), wanted, _blur_on_device).mean((-3, -2, -1)).cpu().double()
 
 
 def _similarity(x: Values, y: Values, blur: Callable[[Values], Values]) -> Values:
@@ -60,10 +60,9 @@ def _similarity(x: Values, y: Values, blur: Callable[[Values], Values]) -> Value
     mean_x, mean_y, squares, product = blur(x), blur(y), blur(x * x + y * y), blur(x * y)
     means_product = mean_x * mean_y
     means_squares = mean_x * mean_x + mean_y * mean_y
-    similarity = ((2 * means_product + _C1) * (2 * (product - means_product) + _C2)) / (
-        (means_squares + _C1) * (squares - means_squares + _C2)
-    )
-    return similarity  # type: ignore[return-value]  # of arrays: mypy widens float32 by Python numbers
+    numerator = (2 * means_product + _C1) * (2 * (product - means_product) + _C2)
+    denominator = (means_squares + _C1) * (squares - means_squares + _C2)
+    return numerator / denominator  # type: ignore[return-value]  # of arrays: mypy widens float32 by Python numbers
 
 
 def _on_processor(restored: Tensor, truth: Tensor) -> Tensor:

@@ -143,3 +143,15 @@ def test_batches_give_what_single_images_give(make_image):
 def test_ssim_refuses_images_under_its_window():
     with pytest.raises(UsageError, match="11x11"):
         ssim(torch.zeros(1, 1, 3, 10, 30), torch.zeros(1, 3, 10, 30))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_processor_gives(make_image):
+    truth = make_image(64, 64, 7)
+    images = as_tensor(truth, noisy(truth, 9), noisy(truth, 20))[None]
+    here, there = (ImageBatch(("a",), images.to(device), has_truth=True) for device in ("cpu", "cuda"))
+    for metric in (PsnrMetric, SsimMetric):
+        for is_matched in (False, True):
+            values = metric(is_matched=is_matched)
+            for column, expected in values.measure(here).items():
+                np.testing.assert_allclose(values.measure(there)[column], expected, rtol=1e-4)

@@ -6,9 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from gfprestore.evaluation.columns import choose_columns
+from gfprestore.evaluation.commands import rich_table
 from gfprestore.evaluation.images import FailedImage
+from gfprestore.evaluation.progressbar import show_progress
 from gfprestore.evaluation.published import FROM_MEMORY, IN_PAPER, PUBLISHED
 from gfprestore.evaluation.scoring import Scores, bootstrap_interval, summarise
 from gfprestore.evaluation.table import (
@@ -123,3 +126,26 @@ def test_published_rows_say_where_each_figure_comes_from():
     for name in ("x4", "real", "ablation"):
         sources = {figure.source for row in PUBLISHED[name].rows for figure in row.figures.values()}
         assert sources == {FROM_MEMORY}
+
+
+def test_the_terminal_s_table_holds_the_same_cells():
+    rows = make_rows(make_scores(), COLUMNS, with_interval=False, has_input=True)
+    stream = io.StringIO()
+    Console(file=stream, width=100, color_system=None).print(rich_table(Table(COLUMNS, tuple(rows))))
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    assert lines[0] == ["method", "lpips-alex", "↓", "fid", "↓", "psnr", "↑"]
+    assert lines[1:] == [
+        ["input", "0.5000", "90.000", "21.000"],
+        ["ours|new", "0.2000", "40.000", "inf"],
+        ["theirs", "0.4000", "40.000", "25.000"],
+    ]
+
+
+def test_progress_goes_to_stderr_and_only_where_it_is_shown(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for is_shown in (False, True):
+        with show_progress("Measuring", 3, is_shown) as advance:
+            advance(2)
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert ("2/3" in shown.err) == is_shown
