@@ -33,8 +33,9 @@ __all__ = ["DetectionNetwork", "FaceDetector", "build_detector", "build_network"
 MEAN = (123.0, 117.0, 104.0)
 """Subtracted from RGB in 0..255; facexlib's `mean_tensor`, there in BGR order."""
 
-TURNED_THRESHOLD = 0.8
-"""Least score on the coarse view for a photo to be searched turned: three more looks raise three times more alarms."""
+SURE_SCORE = 0.8
+"""A photo without a face of at least this score is looked at turned, and turned faces need it too: three more looks
+raise three times more false alarms."""
 
 
 class FaceDetector:
@@ -47,7 +48,7 @@ class FaceDetector:
             engine: Runs a `DetectionNetwork`.
             threshold: Least score of a face, 0 to 1.
             min_face: Least width of a face's box, in photo pixels.
-            rotations: Turn a photo in which no upright face is found by 90, 180 and 270 degrees.
+            rotations: Turn a photo in which no upright face is sure by 90, 180 and 270 degrees.
         """
         self._engine = engine
         self._threshold = threshold
@@ -70,7 +71,7 @@ class FaceDetector:
         found = self._search(photos, VIEWS, self._threshold, self._min_face)
         if not self._rotations:
             return found
-        return [faces or self._search_turned(photo) for faces, photo in zip(found, photos, strict=True)]
+        return [self._turn_if_better(photo, faces) for photo, faces in zip(photos, found, strict=True)]
 
     def _search(
         self, photos: Sequence[Pixels], views: Sequence[View], threshold: float, min_face: float
@@ -86,15 +87,18 @@ class FaceDetector:
                 candidates[item].append(_read_output(output, look, threshold, min_face))
         return [merge_candidates(found) for found in candidates]
 
-    def _search_turned(self, photo: Pixels) -> list[DetectedFace]:
+    def _turn_if_better(self, photo: Pixels, upright: list[DetectedFace]) -> list[DetectedFace]:
+        """Search a photo turned where no upright face is sure and turned ones are, in sum surer than the upright."""
+        if any(face.score >= SURE_SCORE for face in upright):
+            return upright
         (coarse,) = make_looks(photo, [COARSE_VIEW])
         width, height = coarse.size
         turned = [turn_photo(coarse.pixels[:height, :width], turns) for turns in (1, 2, 3)]
         scale = (width * height / (photo.shape[0] * photo.shape[1])) ** 0.5
-        found = self._search(turned, [COARSE_VIEW], max(self._threshold, TURNED_THRESHOLD), self._min_face * scale)
+        found = self._search(turned, [COARSE_VIEW], max(self._threshold, SURE_SCORE), self._min_face * scale)
         sums = [sum(face.score for face in faces) for faces in found]
-        if not any(sums):
-            return []
+        if max(sums) <= sum(face.score for face in upright):
+            return upright
         turns = 1 + int(np.argmax(sums))
         (faces,) = self._search([turn_photo(photo, turns)], VIEWS, self._threshold, self._min_face)
         return [turn_face_back(face, turns, (photo.shape[1], photo.shape[0])) for face in faces]
@@ -192,7 +196,7 @@ def build_detector(
         threshold: Least score of a face, 0 to 1.
         min_face: Least width of a face's box, in photo pixels.
         cache_folder: Where compiled models are kept between runs.
-        rotations: Turn a photo in which no upright face is found by 90, 180 and 270 degrees.
+        rotations: Turn a photo in which no upright face is sure by 90, 180 and 270 degrees.
 
     Raises:
         WeightsError: These are not the weights of a RetinaFace.
