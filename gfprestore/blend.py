@@ -19,7 +19,7 @@ from gfprestore.detail import (
     CRISP,
     FRAME_SAMPLING,
     LEAST_GRADIENT,
-    NEARLY_CRISP,
+    NEARLY_SHARP,
     SHARP_ENOUGH,
     edge_steepness,
     gradient_energy,
@@ -105,12 +105,13 @@ def blend_crop(
     lightness = np.ascontiguousarray(photo[..., 0])
     grain = measure_grain(photo_bands, lightness, sampling)
     fills_frame = settings.keep_detail and sampling >= FRAME_SAMPLING
-    steepness = edge_steepness(lightness) if fills_frame else 0.0
-    # Both: scratches and coarse grain pass for detail in the bands, an enlarged photo for crisp in its edges.
-    if steepness >= CRISP and measure_sharpness(photo_bands, grain) >= SHARP_ENOUGH:
+    # Both measures: scratches pass for detail in the bands, an enlarged photo for crisp in its edges.
+    is_crisp = fills_frame and edge_steepness(lightness) >= CRISP
+    sharpness = measure_sharpness(photo_bands, grain) if is_crisp else 0.0
+    if sharpness >= SHARP_ENOUGH:
         return BlendedCrop(None, Verdict.SHARP, "it is sharp already")
     change = _change(photo_bands, lightness, drawn, grain, sampling, settings)
-    if steepness >= NEARLY_CRISP:
+    if sharpness >= NEARLY_SHARP:
         floor = LEAST_GRADIENT * gradient_energy(lightness)
         if gradient_energy(lightness + change[..., 0]) < floor:
             return BlendedCrop(None, Verdict.SHARP, "its restoration is less sharp than the photo")

@@ -10,7 +10,7 @@ from gfprestore.bands import split_bands
 from gfprestore.detail import (
     CRISP,
     FRAME_SAMPLING,
-    NEARLY_CRISP,
+    NEARLY_SHARP,
     SHARP_ENOUGH,
     edge_steepness,
     gradient_energy,
@@ -49,7 +49,7 @@ def test_focus_is_told_from_blur(seed):
     sharp = leaves(seed)
     measured = [_sharpness(sharp), *(_sharpness(_blur(sharp, radius)) for radius in (0.8, 1.2, 2.0))]
     assert measured == sorted(measured, reverse=True)
-    assert measured[0] >= SHARP_ENOUGH > measured[2]
+    assert measured[0] >= SHARP_ENOUGH > NEARLY_SHARP > measured[3]
 
 
 @pytest.mark.parametrize("contrast", [0.25, 0.5, 1.0])
@@ -80,9 +80,18 @@ def test_noise_and_scratches_do_not_pass_for_crisp_edges():
     noisy = blurred + np.random.default_rng(1).normal(0, 2.0, blurred.shape).astype(np.float32)
     scratched = blurred.copy()
     scratched[:, 60:200:70] += 30
-    assert plain < NEARLY_CRISP
+    assert plain < CRISP
     assert edge_steepness(noisy) == pytest.approx(plain, abs=0.06)
     assert edge_steepness(scratched) < CRISP
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scratches_and_dust_are_not_sharpness(seed):
+    rng = np.random.default_rng(seed)
+    dirty = _blur(leaves(seed), 1.8)
+    for start, end in rng.integers(0, SIZE, (2, 2, 2)).tolist():
+        cv2.line(dirty, start, end, 88.0, 1, cv2.LINE_AA)
+    assert _sharpness(dirty) < SHARP_ENOUGH
 
 
 def test_a_flat_face_has_no_edges():
