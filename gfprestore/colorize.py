@@ -1,0 +1,278 @@
+"""Colour black-and-white and sepia photos: lightness from the photo, chroma from an estimate.
+
+The estimate is made on a small copy, by DDColor (Kang et al., "DDColor: Towards Photo-Realistic Image Colorization via
+Dual Decoders", ICCV 2023) where its weights can be had. Faces that a colouring generator restored lend their own
+colour, so that skin is the same in the face and around it. Then the chroma is enlarged with the photo's lightness as
+guide (`gfprestore.chroma`), so that it ends where things end.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gfprestore.chroma import apply_chroma, guide_size
+from gfprestore.engine import Engine, build_engine
+from gfprestore.errors import WeightsError
+from gfprestore.geometry import compose, invert, scaling
+from gfprestore.lab import Floats, lab_to_rgb, rgb_to_lab
+from gfprestore.photo import Pixels
+from gfprestore.resize import resize_photo
+
+Tint = Literal["gray", "sepia", "colour"]
+
+# Side of the copy that is judged: averaging takes out noise, and the coloured grain of autochromes.
+_JUDGED_SIDE = 128
+# A print without colour has less chroma than this in 95 of 100 places.
+_GRAY_CHROMA = 3.0
+# In a toned print the chroma follows from the lightness: so far off it may be in 90 and in 97 of 100 places. Stains
+# make the second one large.
+_SEPIA_OFF_90 = 5.5
+_SEPIA_OFF_97 = 12.0
+_FIT_ROUNDS = 5
+_FIT_SCALE = 3.0
+
+# Side of the square that DDColor sees, as in its authors' own inference.
+_NETWORK_SIDE = 512
+
+# Chroma of DDColor's training images; what lies beyond is a blot.
+_LARGEST_CHROMA = 110.0
+
+# The warm tone of a hand-tinted print, at middle gray.
+_TINT_A, _TINT_B = 4.0, 10.0
+
+_TITLES = {"ddcolor": "DDColor", "ddcolor-tiny": "DDColor tiny"}
+
+
+def photo_tint(pixels: Pixels) -> Tint:
+    """Judge whether a photo is gray, toned in one colour, or in colour.
+
+    Args:
+        pixels: RGB, uint8 or uint16, (H, W, 3).
+
+    Returns:
+        `gray` where there is no chroma to speak of; `sepia` where chroma follows from lightness, whatever the tone;
+        `colour` otherwise, faded colours and autochromes included.
+    """
+    lab = np.asarray(cv2.blur(_small_lab(pixels, _JUDGED_SIDE), (3, 3)), np.float32).reshape(-1, 3)
+    if np.percentile(np.hypot(lab[:, 1], lab[:, 2]), 95) < _GRAY_CHROMA:
+        return "gray"
+    off = _off_tone(lab)
+    is_toned = np.percentile(off, 90) < _SEPIA_OFF_90 and np.percentile(off, 97) < _SEPIA_OFF_97
+    return "sepia" if is_toned else "colour"
+
+
+def _off_tone(lab: Floats) -> NDArray[np.float64]:
+    """Distance of each colour from the one tone, a cubic in lightness, that fits most of them."""
+    light = lab[:, 0].astype(np.float64) / 100
+    basis = np.stack([light**power for power in range(4)], axis=1)
+    chroma = lab[:, 1:].astype(np.float64)
+    weight = np.ones(len(lab))
+    for _ in range(_FIT_ROUNDS):
+        fit = np.linalg.lstsq(basis * weight[:, None], chroma * weight[:, None], rcond=None)[0]
+        off: NDArray[np.float64] = np.linalg.norm(chroma - basis @ fit, axis=1)
+        weight = (1 + (off / _FIT_SCALE) ** 2) ** -0.5
+    return off
+
+
+def _small_lab(pixels: Pixels, side: int) -> Floats:
+    """L*a*b* of a copy no larger than `side`, (h, w, 3)."""
+    small = resize_photo(pixels, guide_size(pixels.shape[1], pixels.shape[0], side))
+    return rgb_to_lab(small.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max))
+
+
+class ChromaSource(Protocol):
+    """Estimates colours."""
+
+    @property
+    def description(self) -> str:
+        """What it is, for the user."""
+        ...
+
+    def estimate(self, lab: Floats) -> Floats:
+        """Estimate chroma.
+
+        Args:
+            lab: A small copy of the photo, (h, w, 3).
+
+        Returns:
+            float32 (h, w, 2): a and b.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class OwnChroma:
+    """Keeps the photo's own chroma: for colouring faces alone."""
+
+    description: str = "the photo's own tone"
+
+    def estimate(self, lab: Floats) -> Floats:
+        """Give the photo's own chroma; see `ChromaSource.estimate`."""
+        return lab[..., 1:].copy()
+
+
+@dataclass(frozen=True)
+class SoftTint:
+    """Tints gray photos softly and leaves toned ones as they are: for want of anything that knows colours."""
+
+    description: str = "a soft tint"
+
+    def estimate(self, lab: Floats) -> Floats:
+        """Give a tone that follows the lightness; see `ChromaSource.estimate`."""
+        own = lab[..., 1:]
+        if np.percentile(np.hypot(own[..., 0], own[..., 1]), 95) >= _GRAY_CHROMA:
+            return own.copy()
+        light = lab[..., :1] / 100
+        return (4 * light * (1 - light) * np.array([_TINT_A, _TINT_B], np.float32)).astype(np.float32)
+
+
+class ColourNetwork(nn.Module):
+    """DDColor on whole arrays: gray as RGB, [N, S, S, 3] float32 in [0, 1] -> a and b, [N, S, S, 2]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Run the network."""
+        chroma: Tensor = self.network(pixels.permute(0, 3, 1, 2))  # [N 3 S S] -> [N 2 S S]
+        return chroma.permute(0, 2, 3, 1).contiguous()  # [N S S 2]
+
+
+def load_colour_network(state: Mapping[str, Any]) -> ColourNetwork:
+    """Build DDColor from a state dict, in fp32 on the CPU.
+
+    Raises:
+        ImportError: spandrel_extra_arches is not installed.
+        WeightsError: The weights are not DDColor's.
+    """
+    import spandrel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remark on the way DDColor's activations are written
+        from spandrel_extra_arches import EXTRA_REGISTRY
+
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    try:
+        descriptor = spandrel.ModelLoader("cpu", EXTRA_REGISTRY).load_from_state_dict(tensors)
+    except spandrel.UnsupportedModelError as error:
+        raise WeightsError(
+            "These are not the weights of DDColor: fetch ddcolor-tiny with gfprestore-weights."
+        ) from error
+    if descriptor.architecture.id != "DDColor" or descriptor.model.num_output_channels != 2:
+        raise WeightsError("These weights do not colour: fetch ddcolor-tiny with gfprestore-weights.")
+    return ColourNetwork(descriptor.eval().model)
+
+
+class NetworkChroma:
+    """Estimates colours with DDColor."""
+
+    def __init__(self, description: str, engine: Engine) -> None:
+        """Takes an engine that runs a `ColourNetwork`."""
+        self.description = description
+        self._engine = engine
+
+    def estimate(self, lab: Floats) -> Floats:
+        """Run DDColor on the lightness, squeezed to its square; see `ChromaSource.estimate`."""
+        gray = lab.copy()
+        gray[..., 1:] = 0
+        square = cv2.resize(lab_to_rgb(gray), (_NETWORK_SIDE, _NETWORK_SIDE), interpolation=cv2.INTER_AREA)
+        (chroma,) = self._engine.run(np.clip(square, 0, 1)[None])
+        clipped = np.clip(chroma[0], -_LARGEST_CHROMA, _LARGEST_CHROMA).astype(np.float32)
+        return np.asarray(cv2.resize(clipped, (lab.shape[1], lab.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class ColouredFace:
+    """A face as a colouring generator restored it."""
+
+    crop: NDArray[np.uint8]
+    """RGB uint8, (S, S, 3)."""
+
+    to_crop: NDArray[np.float64]
+    """Similarity transform (2, 3): photo pixel centres (x, y) -> crop pixel centres."""
+
+    mask: NDArray[np.float32]
+    """(S, S), 0 to 1: where the crop's colour counts, zero at its rim."""
+
+
+def colorize_photo(
+    pixels: Pixels, source: ChromaSource, faces: Sequence[ColouredFace] = (), strength: float = 1.0
+) -> Pixels:
+    """Colour a photo.
+
+    Args:
+        pixels: RGB, uint8 or uint16, (H, W, 3), its faces already restored.
+        source: Estimates the chroma of the whole photo.
+        faces: Faces in colour, placed in this photo.
+        strength: Share of the new colour, 0 to 1; the rest is the photo's own. At 0 the photo is unchanged.
+
+    Returns:
+        RGB of the shape and dtype of `pixels`; its lightness is that of `pixels` but for rounding.
+    """
+    if strength == 0:
+        return pixels.copy()
+    lab = _small_lab(pixels, _NETWORK_SIDE)
+    chroma = source.estimate(lab)
+    size = pixels.shape[1], pixels.shape[0]
+    for face in faces:
+        chroma = _blend_face(chroma, size, face)
+    return apply_chroma(pixels, lab[..., 0], chroma, strength)
+
+
+def _blend_face(chroma: Floats, size: tuple[int, int], face: ColouredFace) -> Floats:
+    """Put a face's own chroma into the small estimate, feathered by its mask."""
+    small = chroma.shape[1], chroma.shape[0]
+    to_crop = compose(face.to_crop, invert(scaling(size, small)))
+    steps = float(np.sqrt(abs(np.linalg.det(to_crop[:, :2]))))  # crop pixels in one of the estimate's
+    values = np.dstack([rgb_to_lab(face.crop / np.float32(255))[..., 1:], face.mask]).astype(np.float32)
+    if steps > 1:
+        values = np.asarray(cv2.GaussianBlur(values, (0, 0), steps / 2), np.float32)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    placed = np.asarray(cv2.warpAffine(values, to_crop, small, flags=flags, borderMode=cv2.BORDER_CONSTANT), np.float32)
+    weight = placed[..., 2:]
+    return chroma + weight * (placed[..., :2] - chroma)
+
+
+def build_chroma_source(
+    *,
+    read_weights: Callable[[str], Mapping[str, Any]],
+    device: str,
+    precision: str,
+    cache_folder: Path | None = None,
+    notify: Callable[[str], None],
+) -> ChromaSource:
+    """Make what `--colorize` estimates colours with: DDColor, the large one on a GPU, or a soft tint for want of it.
+
+    Args:
+        read_weights: Finds or fetches weights by their name in the manifest.
+        device: A concrete device.
+        precision: `fp32` or `bf16`.
+        cache_folder: Where the engine keeps compiled models.
+        notify: Takes one line for the user about what is used instead of DDColor.
+    """
+    names = ("ddcolor-tiny", "ddcolor") if device == "cpu" else ("ddcolor", "ddcolor-tiny")
+    reasons = []
+    for name in names:
+        try:
+            network = load_colour_network(read_weights(name))
+        except WeightsError as error:
+            reasons.append(str(error))
+        except ImportError:
+            reasons = ["DDColor needs `pip install gfprestore[colorize]`."]
+            break
+        else:
+            shape = (None, _NETWORK_SIDE, _NETWORK_SIDE, 3)
+            engine = build_engine(network, shape, device=device, precision=precision, cache_folder=cache_folder)
+            return NetworkChroma(_TITLES[name], engine)
+    notify(f"Colour: a soft tint stands in for real colours, because DDColor cannot be had. {reasons[0]}")
+    return SoftTint()
