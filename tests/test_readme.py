@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -30,9 +33,26 @@ def test_every_example_is_understood() -> None:
     examples = re.findall(r"^gfprestore (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
     assert len(examples) >= 8
     for example in examples:
-        arguments = [part.strip("'") for part in example.split()]
+        arguments = shlex.split(example)
         context = main.make_context("gfprestore", arguments)
         assert context.params["output"] is not None
+
+
+@pytest.mark.parametrize("script", ["evaluation", "training", "weights"])
+def test_every_example_of_the_other_scripts_is_understood(script: str) -> None:
+    name = {"evaluation": "eval", "training": "train", "weights": "weights"}[script]
+    module = importlib.import_module("gfprestore.weights_cli" if script == "weights" else f"gfprestore.{script}.cli")
+    group = next(value for value in vars(module).values() if isinstance(value, click.Group))
+    examples = re.findall(rf"(?:^|`)gfprestore-{name} (\w+[^`\n#]*)", README, re.MULTILINE)
+    assert examples
+    for example in examples:
+        verb, *arguments = shlex.split(example)
+        assert verb in group.commands
+        if script != "weights" and "--help" not in arguments:
+            # Paths need not exist here; options and verbs must.
+            command = group.commands[verb]
+            known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+            assert {part for part in arguments if part.startswith("-")} <= known
 
 
 def test_the_main_command_ends_in_one_that_is_understood() -> None:
