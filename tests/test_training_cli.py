@@ -6,11 +6,14 @@ import subprocess
 import sys
 import tomllib
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from gfprestore.training.cli import main
 from gfprestore.training.configfile import load_config, parse_config
+from gfprestore.training.regions import read_components, template_components
+from gfprestore.training.sources import open_faces
 
 
 def invoke(*arguments: str):
@@ -53,3 +56,23 @@ def test_export_refuses_other_endings_and_files(tmp_path):
     for output, file in (("w.pth", "none.pt"), ("w.safetensors", "none.pt")):
         result = invoke("export", str(tmp_path / file), "-o", str(tmp_path / output))
         assert result.exit_code != 0 and not (tmp_path / output).exists()
+
+
+def test_the_detectors_verbs_are_within_reach():
+    result = invoke("detector", "--help")
+    assert result.exit_code == 0 and "train" in result.output and "export" in result.output
+    assert invoke("detector", "train", "--nonsense").exit_code == 2
+
+
+@pytest.mark.weights
+def test_align_cuts_faces_that_training_reads(real_weights, real_photos, tmp_path):
+    photo = real_photos / "large" / "name with spaces.jpg"
+    detector = str(real_weights / "detection_mobilenet0.25_Final.pth")
+    result = invoke("align", str(photo), "-o", str(tmp_path), "--size", "256", "--detector", detector)
+    assert result.exit_code == 0, result.output
+    faces, _ = open_faces([str(tmp_path)])
+    assert faces.read(0, 256).std() > 20
+    components = read_components(tmp_path / "components.json")
+    assert sorted(components) == [faces.name(i) for i in range(len(faces))]
+    for entry in components.values():
+        assert np.abs(entry[:, :2] - template_components()[:, :2]).max() < 25

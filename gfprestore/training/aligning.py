@@ -91,11 +91,10 @@ def align_photos(
             continue
         faces = detector.detect([photo.pixels])[0]
         report.empty += not faces
-        for index, face in enumerate(face for face in faces if _is_fit(face, size, enlarge, report)):
-            aligned = align_face(photo, face, size)
+        fit = [face for face in faces if _is_fit(face, size, enlarge, report)]
+        for index, face in enumerate(fit):
             name = f"{stem}_{index}"
-            _write_png(output / f"{name}.png", _as_bytes(aligned.crop))
-            components[name] = _components(map_points(aligned.to_crop, face.landmarks), size)
+            components[name] = _cut_face(photo, face, output / f"{name}.png", size)
             report.faces += 1
         if number % _WRITE_EVERY == 0:
             write_components(output / COMPONENTS_FILE, components)
@@ -165,9 +164,14 @@ def _is_fit(face: DetectedFace, size: int, enlarge: float, report: AlignReport) 
     return True
 
 
-def _components(landmarks: NDArray[np.float64], size: int) -> Components:
-    """Components in crops of 512 pixels, which their file is for, whatever the size of these crops."""
+def _cut_face(photo: Photo, face: DetectedFace, target: Path, size: int) -> Components:
+    """Writes one face; returns its components in crops of 512 pixels, which their file is for, whatever `size` is."""
+    aligned = align_face(photo, face, size)
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(_as_bytes(aligned.crop), cv2.COLOR_RGB2BGR))
+    with atomic_file(target, overwrite=True) as stream:
+        stream.write(encoded.tobytes())
     to_template = scaling((size, size), (TEMPLATE_SIZE, TEMPLATE_SIZE))
+    landmarks = map_points(aligned.to_crop, face.landmarks)
     return components_from_landmarks(map_points(to_template, landmarks))
 
 
@@ -176,9 +180,3 @@ def _as_bytes(pixels: Pixels) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return np.asarray(pixels, dtype=np.uint8)
     return np.asarray((pixels.astype(np.uint32) + 128) // 257, dtype=np.uint8)
-
-
-def _write_png(target: Path, pixels: NDArray[np.uint8]) -> None:
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    with atomic_file(target, overwrite=True) as stream:
-        stream.write(encoded.tobytes())

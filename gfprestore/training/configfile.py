@@ -17,6 +17,9 @@ from gfprestore.training.degradation_presets import PRESETS, DegradationPreset
 
 Record = TypeVar("Record")
 
+_KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
+"""What the types of values are called in messages."""
+
 
 def preset_names() -> list[str]:
     """Names of the configurations that ship."""
@@ -154,7 +157,8 @@ def _parse_value(value: Any, kind: Any, name: str) -> Any:
         return float(value)
     elif type(value) is kind:
         return value
-    raise UsageError(f"{name} cannot be {printable(repr(value))}: see the configuration's reference.")
+    wanted = _KINDS.get(origin or kind, "a section")
+    raise UsageError(f"{name} is {wanted}, not {printable(repr(value))}: see --print-config.")
 
 
 def _parse_tuple(value: list[Any], kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:

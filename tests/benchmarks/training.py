@@ -39,19 +39,24 @@ def main() -> None:
     parser.add_argument("--gfpgan", type=Path, help="Checkout of the official program.")
     parser.add_argument("--basicsr", type=Path, help="Checkout of the library that it trains with.")
     parser.add_argument("--size", type=int, default=256, help="Side of the faces; the official sizes are 512.")
-    parser.add_argument("--narrow", type=float, default=0.5)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="Of this program.")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu counts processor time: for a machine that is shared.",
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     batch = make_batch(options)
     steps: dict[str, Callable[[int], object]] = {"gfprestore": our_step(options, batch)}
     if options.gfpgan is not None and options.basicsr is not None:
         steps["official"] = official_step(options, batch)
-    seconds = measure(steps, options.rounds, options.device)
+    seconds = measure(steps, options)
     for name, spent in seconds.items():
         print(f"{name}: {options.batch / spent:.3f} images/s ({spent:.2f} s a step)")
     if "official" in seconds:
@@ -71,8 +76,7 @@ def our_config(options: argparse.Namespace) -> TrainingConfig:
     config = load_config("release")
     return replace(
         config,
-        generator=replace(config.generator, size=options.size, narrow=options.narrow, channel_multiplier=1.0),
-        discriminator=replace(config.discriminator, narrow=options.narrow),
+        generator=replace(config.generator, size=options.size, channel_multiplier=1.0),
         run=replace(config.run, precision=options.precision, batch=options.batch),
     )
 
@@ -91,15 +95,15 @@ def official_step(options: argparse.Namespace, batch: Batch) -> Callable[[int], 
     """The official model object with the official networks, its step untouched."""
     modules = load_official(options.gfpgan, options.basicsr)
     model = object.__new__(modules["model"].GFPGANModel)
-    narrow, size, device = options.narrow, options.size, options.device
+    size, device = options.size, options.device
     arch = modules["generator"].GFPGANv1Clean
     model.net_g = arch(
-        size, 512, 1, None, True, num_mlp=8, input_is_latent=True, different_w=True, narrow=narrow, sft_half=True
+        size, 512, 1, None, True, num_mlp=8, input_is_latent=True, different_w=True, narrow=1, sft_half=True
     ).to(device)
     model.net_g_ema = arch(
-        size, 512, 1, None, True, num_mlp=8, input_is_latent=True, different_w=True, narrow=narrow, sft_half=True
+        size, 512, 1, None, True, num_mlp=8, input_is_latent=True, different_w=True, narrow=1, sft_half=True
     ).to(device)
-    model.net_d = modules["stylegan2"].StyleGAN2Discriminator(size, channel_multiplier=1, narrow=narrow).to(device)
+    model.net_d = modules["stylegan2"].StyleGAN2Discriminator(size, channel_multiplier=1).to(device)
     component = modules["paper"].FacialComponentDiscriminator
     model.net_d_left_eye, model.net_d_right_eye, model.net_d_mouth = (component().to(device) for _ in range(3))
     model.network_identity = modules["arcface"].ResNetArcFace("IRBlock", [2, 2, 2, 2], use_se=False).to(device).eval()
@@ -133,7 +137,7 @@ def set_official_losses(model: object, modules: dict[str, types.ModuleType]) -> 
     model.cri_perceptual = perceptual.to(next(model.net_g.parameters()).device)
     model.cri_gan = gan.GANLoss("wgan_softplus", loss_weight=0.1)
     model.cri_component = gan.GANLoss("vanilla", loss_weight=1.0)
-    model.reduce_loss_dict = lambda values: {name: float(value.mean()) for name, value in values.items()}
+    model.reduce_loss_dict = lambda values: {name: float(value.detach().mean()) for name, value in values.items()}
     decay = 0.5 ** (32 / 10_000)
 
     def model_ema(decay: float = decay) -> None:
@@ -226,20 +230,21 @@ class FusedLeakyReLU(nn.Module):
 VGG19 = torchvision.models.vgg.vgg19
 
 
-def measure(steps: dict[str, Callable[[int], object]], rounds: int, device: str) -> dict[str, float]:
+def measure(steps: dict[str, Callable[[int], object]], options: argparse.Namespace) -> dict[str, float]:
     """Seconds a step by name: medians of rounds side by side, with a sixteenth of what R1 adds."""
     lazy: dict[str, list[float]] = {name: [] for name in steps}
     plain: dict[str, list[float]] = {name: [] for name in steps}
-    for count in range(rounds + 1):
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    for count in range(options.rounds + 1):
         for name, step in steps.items():
             # Step 16 has R1; the first round only warms up.
             for number, spent in ((1, plain), (16, lazy)):
-                start = time.perf_counter()
+                start = clock()
                 step(number)
-                if device.startswith("cuda"):
+                if options.device.startswith("cuda"):
                     torch.cuda.synchronize()
                 if count:
-                    spent[name].append(time.perf_counter() - start)
+                    spent[name].append(clock() - start)
     medians = {name: (statistics.median(plain[name]), statistics.median(lazy[name])) for name in steps}
     return {name: without + (with_r1 - without) / 16 for name, (without, with_r1) in medians.items()}
 
