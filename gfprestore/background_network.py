@@ -38,7 +38,7 @@ _SMALLEST_TILE = 160
 _LARGEST_TILE = 1536
 
 # On the processor more than this gains no speed, and a 100-megapixel photo must fit beside it.
-_PROCESSOR_BUDGET = 3 << 29
+_PROCESSOR_BUDGET = 5 << 28
 _GPU_SHARE = 0.5
 _LARGEST_BATCH = 8
 

@@ -1,0 +1,111 @@
+"""Time Real-ESRGAN x2plus beside the official way of running it, and tell how close the results are.
+
+    python tests/benchmarks/background.py [--photo PHOTO] [--weights FILE] [--size W H] [--tile 400] [--rounds N]
+
+Official: `RealESRGANer` cuts tiles of 400 pixels with a rim of 10, runs each in torch fp32 and joins them hard. It is
+the package itself where that is installed, else the same steps on spandrel's network. Ours: `NetworkUpscaler` in fp32
+and in bf16. The ways take turns and the best time of each counts; beside the clock stands the processor's own time, which
+other load on the machine changes less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
+from gfprestore.background_package import PackageUpscaler
+from gfprestore.errors import UsageError
+from gfprestore.resize import resize_photo
+from gfprestore.weights import read_state_dict
+
+PROJECT = Path(__file__).resolve().parents[2]
+SHARED = PROJECT.parent / "shared"
+RIM = 10
+
+
+def official(state: dict[str, torch.Tensor], tile: int) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    """The package's upscaler, or its steps: mirror out by a rim, cut tiles with a rim, run each, join hard."""
+    try:
+        package = PackageUpscaler(state, 2, device="cpu", tile_pixels=tile)
+    except UsageError:
+        pass
+    else:
+        return "realesrgan package", lambda pixels: package.upscale(pixels, (pixels.shape[1] * 2, pixels.shape[0] * 2))
+    network = load_upscaling_network("x2plus", state)
+
+    @torch.inference_mode()
+    def upscale(pixels: np.ndarray) -> np.ndarray:
+        height, width = pixels.shape[:2]
+        frame = np.pad(pixels, ((0, RIM), (0, RIM), (0, 0)), mode="reflect")
+        frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="reflect")
+        values = torch.from_numpy(frame.astype(np.float32) / 255)[None]
+        result = np.empty((frame.shape[0] * 2, frame.shape[1] * 2, 3), np.float32)
+        for top in range(0, frame.shape[0], tile):
+            for left in range(0, frame.shape[1], tile):
+                bottom, right = min(top + tile, frame.shape[0]), min(left + tile, frame.shape[1])
+                above, before = max(0, top - RIM), max(0, left - RIM)
+                part = network(values[:, above : bottom + RIM, before : right + RIM].contiguous())[0].numpy()
+                inner = part[(top - above) * 2 : (bottom - above) * 2, (left - before) * 2 : (right - before) * 2]
+                result[top * 2 : bottom * 2, left * 2 : right * 2] = inner
+        return (result[: height * 2, : width * 2] * 255).round().astype(np.uint8)
+
+    return "RealESRGANer's steps on spandrel's network", upscale
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """PSNR of two uint8 photos in decibels."""
+    error = np.mean((first.astype(np.float64) - second) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def main() -> None:
+    """Run the comparison and print one line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photo", type=Path, default=SHARED / "photos/old/b.png")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights/RealESRGAN_x2plus_fp16.pth")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("W", "H"), help="resize the photo to this first")
+    parser.add_argument("--tile", type=int, default=400, help="tile of the official way")
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+
+    pixels = np.ascontiguousarray(np.asarray(Image.open(arguments.photo).convert("RGB")))
+    if arguments.size:
+        pixels = resize_photo(pixels, tuple(arguments.size))
+    height, width = pixels.shape[:2]
+    state = read_state_dict(arguments.weights)
+    name, theirs = official(state, arguments.tile)
+    ways = {f"{name}, tile {arguments.tile}, fp32": theirs}
+    for precision in ("fp32", "bf16"):
+        ours = NetworkUpscaler(load_upscaling_network("x2plus", state), device="cpu", precision=precision)
+        small = resize_photo(pixels, (64, 64))
+        ours.upscale(small, (128, 128))
+        ways[f"gfprestore, {precision}"] = lambda image, ours=ours: ours.upscale(image, (width * 2, height * 2))
+
+    best = dict.fromkeys(ways, float("inf"))
+    busy = dict(best)
+    results = {}
+    for _ in range(arguments.rounds):
+        for title, way in ways.items():
+            began, worked = time.perf_counter(), time.process_time()
+            results[title] = way(pixels)
+            best[title] = min(best[title], time.perf_counter() - began)
+            busy[title] = min(busy[title], time.process_time() - worked)
+    first = next(iter(ways))
+    print(f"{width} x {height}, x2, {torch.get_num_threads()} threads, best of {arguments.rounds}")
+    for title in ways:
+        clock, work = best[first] / best[title], busy[first] / busy[title]
+        print(
+            f"{title:58} clock {best[title]:7.2f} s ({clock:4.2f} times)  processor {busy[title]:7.2f} s ({work:4.2f} times)"
+            f"  {psnr(results[title], results[first]):5.1f} dB"
+        )
+
+
+if __name__ == "__main__":
+    main()
