@@ -4,8 +4,8 @@
 
 Official: `RealESRGANer` cuts tiles of 400 pixels with a rim of 10, runs each in torch fp32 and joins them hard. It is
 the package itself where that is installed, else the same steps on spandrel's network. Ours: `NetworkUpscaler` in fp32
-and in bf16. The ways take turns and the best time of each counts; beside the clock stands the processor's own time, which
-other load on the machine changes less.
+and in bf16. The ways take turns and the best time of each counts; beside the clock stands the processor's own time,
+which other load on the machine changes less.
 """
 
 from __future__ import annotations
@@ -100,11 +100,10 @@ def main() -> None:
     first = next(iter(ways))
     print(f"{width} x {height}, x2, {torch.get_num_threads()} threads, best of {arguments.rounds}")
     for title in ways:
-        clock, work = best[first] / best[title], busy[first] / busy[title]
-        print(
-            f"{title:58} clock {best[title]:7.2f} s ({clock:4.2f} times)  processor {busy[title]:7.2f} s ({work:4.2f} times)"
-            f"  {psnr(results[title], results[first]):5.1f} dB"
-        )
+        decibels = psnr(results[title], results[first])
+        clock = f"clock {best[title]:7.2f} s ({best[first] / best[title]:4.2f} times)"
+        processor = f"processor {busy[title]:7.2f} s ({busy[first] / busy[title]:4.2f} times)"
+        print(f"{title:58} {clock}  {processor}  {decibels:5.1f} dB")
 
 
 if __name__ == "__main__":
