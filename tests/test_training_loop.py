@@ -44,6 +44,7 @@ TINY = [
     "discriminator.narrow=0.03125",
     "discriminator.group=2",
     "data.workers=0",
+    "data.held_out=0",
     "run.device=cpu",
     "run.threads=1",
     "run.precision=fp32",
@@ -109,6 +110,9 @@ def test_a_resumed_run_goes_on_bit_for_bit(faces, tmp_path, preset):
     config = config_of(faces, *changes, preset=preset)
     train(config, tmp_path / "whole", ALONE)
     train(replace(config, run=replace(config.run, steps=2)), tmp_path / "parts", ALONE)
+    with (tmp_path / "parts" / "numbers.jsonl").open("a") as stream:
+        # A step after the checkpoint, and one that was cut short: what a killed run leaves.
+        stream.write('{"step": 3, "kind": "train"}\n{"step": 4, "ki')
     torch.rand(5)
     train(config, tmp_path / "parts", ALONE)
     whole, parts = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")

@@ -7,8 +7,6 @@ from typing import Literal
 
 from gfprestore.training.degradation_presets import RELEASE, DegradationPreset
 
-Device = str
-
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -17,7 +15,7 @@ class DataConfig:
     sources: tuple[str, ...] = ()
     """Folders of aligned faces, LMDB folders (`*.lmdb`), tar shards (`*.tar`)."""
 
-    held_out: int = 0
+    held_out: int = 100
     """Faces at the end of each source, by name, that are never trained on; validation takes them."""
 
     flip: bool = True
@@ -223,7 +221,7 @@ class RunConfig:
     seed: int = 0
     """Seed of everything."""
 
-    device: Device = "auto"
+    device: str = "auto"
     """`auto`, `cpu`, `cuda` or `mps`; with torchrun each process takes the GPU of its local rank."""
 
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -267,10 +265,10 @@ class ValidationConfig:
     degradation: str = "article"
     """Preset that they are degraded with."""
 
-    metrics: tuple[str, ...] = ("psnr", "lpips-alex")
+    metrics: tuple[str, ...] = ("psnr", "ssim")
     """Of `psnr`, `ssim`, `lpips-alex`, `lpips-vgg`, `identity`; the last is the angle of the identity network."""
 
-    best: str = "lpips-alex"
+    best: str = "psnr"
     """Metric that decides which checkpoint is the best."""
 
     lpips_vgg: str | None = None

@@ -7,9 +7,11 @@ processes or GPUs, and a resumed run needs to know nothing but its step.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -182,10 +184,6 @@ def _scale_components(components: Components, size: int) -> Components:
 
 def _quiet_worker(_worker: int) -> None:
     # Workers share the processor with each other and the trainer; OpenCV would start a thread for every core in each.
-    import signal
-
-    import cv2
-
     cv2.setNumThreads(0)
     # Ctrl-C and SIGTERM reach the whole group; the trainer alone decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

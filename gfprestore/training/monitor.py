@@ -42,6 +42,7 @@ class Monitor:
             return
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(config_toml(config), encoding="utf-8")
+        _forget_after(folder / NUMBERS_FILE, first_step)
         self._numbers = (folder / NUMBERS_FILE).open("a", encoding="utf-8")
         self._board = _open_board(folder)
         is_shown = sys.stderr.isatty()
@@ -102,6 +103,15 @@ class Monitor:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Takes off the numbers of steps after the checkpoint that a run goes on from: they will be written again."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _open_board(folder: Path) -> Any:
