@@ -72,6 +72,22 @@ OPTIONS = (
         show_default="by free memory",
         help="Side of that network's tiles.",
     ),
+    result(
+        "--colorize",
+        type=click.Choice(["off", "auto", "always", "faces"]),
+        default=DEFAULTS.colorize,
+        is_flag=False,
+        flag_value="auto",
+        help="Colour gray and sepia photos (alone, or with auto), every photo (always), or the faces of gray and sepia "
+        "photos, which needs --model 1 (faces). Skin tones are guesses.",
+    ),
+    result(
+        "--color-strength",
+        type=FiniteRange(0, 1),
+        default=DEFAULTS.color_strength,
+        metavar="SHARE",
+        help="Share of the new colour, 0 to 1.",
+    ),
     result("--descratch", is_flag=True, help="Find and fill scratches, dust and folds first."),
     result("--draw-boxes", is_flag=True, help="Draw the box of every face onto the results."),
     result(

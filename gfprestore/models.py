@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfprestore.background import Upscaler, build_upscaler
+from gfprestore.colorize import ChromaSource, OwnChroma, build_chroma_source
 from gfprestore.detect import FaceDetector, build_detector
 from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.engine import resolve_device, resolve_precision
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from gfprestore.parsing import FaceParser
 
 Say = Callable[[str], None]
+
+COLOURING_MODEL = "1"
+"""Name of the face weights that give colour to gray faces."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +61,9 @@ class Models:
     recogniser: FaceRecogniser | None = None
     """Measures identity; None where no limit was set."""
 
+    chroma: ChromaSource | None = None
+    """Estimates colours; None where none were asked for."""
+
 
 def load_models(options: RestoreOptions, say: Say, progress: Progress | None = None) -> Models:
     """Loads what the options call for.
@@ -81,11 +88,14 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
     upscaler = place.load_upscaler(say)
     facts["background"] = upscaler.description
     recogniser = place.load_recogniser()
+    chroma = place.load_chroma(name, say)
+    if chroma is not None:
+        facts["colour"] = chroma.description
     if options.aligned:
-        return Models(restorer, upscaler, name, facts, recogniser=recogniser)
+        return Models(restorer, upscaler, name, facts, recogniser=recogniser, chroma=chroma)
     detector, facts["detector"] = place.load_detector()
     parser, parsing = place.load_parser()
-    return Models(restorer, upscaler, name, facts | parsing, detector, parser, recogniser)
+    return Models(restorer, upscaler, name, facts | parsing, detector, parser, recogniser, chroma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,18 +150,33 @@ class _Place:
             )
         return FaceRecogniser(path)
 
+    def read_weights(self, name: str) -> Mapping[str, Tensor]:
+        options = self.options
+        return read_state_dict(
+            ensure_weights(name, folder=options.weights, offline=options.offline, progress=self.progress)
+        )
+
+    def load_chroma(self, face_model: str, say: Say) -> ChromaSource | None:
+        if self.options.colorize == "off":
+            return None
+        if self.options.colorize == "faces":
+            if face_model != COLOURING_MODEL:
+                raise WeightsError(f"--colorize faces needs the paper's own weights: add --model {COLOURING_MODEL}.")
+            return OwnChroma()
+        return build_chroma_source(
+            read_weights=self.read_weights,
+            device=self.device,
+            precision=self.precision,
+            cache_folder=self.cache,
+            notify=say,
+        )
+
     def load_upscaler(self, say: Say) -> Upscaler:
         options = self.options
-
-        def read_weights(name: str) -> Mapping[str, Tensor]:
-            return read_state_dict(
-                ensure_weights(name, folder=options.weights, offline=options.offline, progress=self.progress)
-            )
-
         return build_upscaler(
             options.background,
             options.upscale,
-            read_weights=read_weights,
+            read_weights=self.read_weights,
             device=self.device,
             precision=self.precision,
             tile_pixels=options.tile_pixels,

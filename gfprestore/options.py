@@ -89,6 +89,12 @@ class RestoreOptions:
     descratch: bool = False
     """Find and fill scratches, dust and folds before anything else."""
 
+    colorize: Literal["off", "auto", "always", "faces"] = "off"
+    """`auto` colours gray and sepia photos, `always` every photo, `faces` only their faces, as the paper does."""
+
+    color_strength: float = 1.0
+    """Share of the new colour, the rest is the photo's own."""
+
     save_faces: Path | None = None
     """Folder for each face's crop before and after."""
 

@@ -25,6 +25,7 @@ from gfprestore.align import align_face, whole_photo_face
 from gfprestore.atomic import TargetExistsError
 from gfprestore.background import ResizeUpscaler
 from gfprestore.colour import to_8_bits, to_srgb
+from gfprestore.colouring import colour_canvas, coloured_faces, has_to_be_coloured
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.errors import PhotoError
 from gfprestore.extras import copy_times, draw_boxes, save_faces
@@ -153,7 +154,7 @@ def _finish(
     start = time.perf_counter()
     retouches = retouch_faces(work.photo, work.faces, crops, options, models.recogniser)
     retouched = time.perf_counter()
-    result = _assemble(work.photo, retouches, models, options)
+    result = _assemble(work, crops, retouches, models, options)
     pasted = time.perf_counter()
     try:
         lost = write_photo(work.job.target, result, quality=options.quality, overwrite=options.overwrite)
@@ -177,17 +178,29 @@ def _finish(
     return Restored(work.job, records, (width, height), seconds, (*work.photo.warnings, *lost))
 
 
-def _assemble(photo: Photo, retouches: Sequence[Retouch], models: Models, options: RestoreOptions) -> Photo:
-    """Returns the whole photo, upscaled, with its restored faces."""
+def _assemble(
+    work: OpenPhoto,
+    crops: Sequence[RestoredCrop],
+    retouches: Sequence[Retouch],
+    models: Models,
+    options: RestoreOptions,
+) -> Photo:
+    """Returns the whole photo, upscaled, with its restored faces, and coloured where that was asked for."""
+    photo = work.photo
     height, width = photo.pixels.shape[:2]
     size = output_size(width, height, options.upscale)
     canvas = models.upscaler.upscale(photo.pixels, size)
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
     paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
+    is_gray = photo.is_gray
+    if models.chroma is not None and has_to_be_coloured(photo.pixels, options):
+        faces = coloured_faces(work.faces, crops, models.face_model, (width, height), size)
+        canvas = colour_canvas(canvas, models.chroma, faces, options)
+        is_gray = False
     if options.draw_boxes:
         draw_boxes(canvas, (width, height), [retouch.record for retouch in retouches])
     alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
     metadata = photo.metadata
-    if options.tag and patches:
+    if options.tag and (patches or is_gray != photo.is_gray):
         metadata = tag_as_restored(metadata, models.face_model, __version__)
-    return replace(photo, pixels=canvas, alpha=alpha, metadata=metadata)
+    return replace(photo, pixels=canvas, alpha=alpha, is_gray=is_gray, metadata=metadata)

@@ -15,8 +15,10 @@ from fakes import fake_models
 from PIL import Image
 
 from gfprestore import pipeline
+from gfprestore.colorize import SoftTint
 from gfprestore.errors import DeviceError, OutputError
 from gfprestore.folders import Job, plan_jobs
+from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo
 from gfprestore.photofile import read_photo
@@ -101,6 +103,28 @@ def test_a_gray_photo_stays_gray_whatever_the_generator_paints(tmp_path: Path) -
     list(restore_photos(jobs, models, RestoreOptions()))
     written = read_photo(jobs[0].target).pixels
     assert (written == written[..., :1]).all()
+
+
+def test_gray_photos_are_coloured_and_colour_photos_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    gray = cv2.GaussianBlur(photo_pixels(1), (0, 0), 3)[..., 0]
+    Image.fromarray(np.ascontiguousarray(gray)).save(folder / "gray.png")
+    colour = cv2.GaussianBlur(photo_pixels(2), (0, 0), 9) // 2 + np.array([90, 30, 10], np.uint8)
+    colour[:30] = colour[:30, :, ::-1]
+    Image.fromarray(colour).save(folder / "red.png")
+    jobs = plan_jobs([folder], tmp_path / "restored")
+    models = replace(fake_models(), chroma=SoftTint())
+    plain = [RestoreOptions(grain=0), RestoreOptions(grain=0, colorize="auto", overwrite=True)]
+    before, after = (
+        [list(restore_photos(jobs, models, options)) and read_photo(job.target).pixels for job in jobs]
+        for options in plain
+    )
+    assert (before[0] == before[0][..., :1]).all()
+    lightness = [rgb_to_lab(pixels[0].astype(np.float32) / 255)[..., 0] for pixels in (before, after)]
+    assert not (after[0] == after[0][..., :1]).all()
+    np.testing.assert_allclose(*lightness, atol=1.0)
+    np.testing.assert_array_equal(before[1], after[1])
 
 
 def test_faces_chosen_by_hand(tmp_path: Path) -> None:
