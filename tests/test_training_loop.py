@@ -157,6 +157,8 @@ ABLATIONS = {
     "feature matching": ["losses.component_style=0", "losses.component_matching=1"],
     "feature style without discriminators' verdicts": ["losses.component=0"],
     "neither modulation nor pyramid": ["generator.sft=none", "losses.pyramid=0"],
+    "patches judged, in bf16": ["discriminator.kind=patch", "discriminator.patch_width=4", "run.precision=bf16"],
+    "adversarial losses later": ["losses.adversarial_from=1"],
     "one code": ["generator.many_codes=false"],
     "paper's resampling, stored noise": ["generator.resampling=fir", "generator.random_noise=false"],
 }
