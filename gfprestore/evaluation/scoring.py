@@ -53,7 +53,7 @@ def score_batches(
     reference: FeatureStatistics | None,
     advance: Callable[[int], None],
 ) -> Scores:
-    """Measures all images; values by image are kept, images are not.
+    """Measures all images; keeps values, not images.
 
     Args:
         batches: From `read_batches`.
