@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from gfprestore.bands import FloatImage, band_gains, count_octaves, join_bands, split_bands
 from gfprestore.detail import (
-    CRISP,
     FRAME_SAMPLING,
     LEAST_GRADIENT,
     NEARLY_SHARP,
     SHARP_ENOUGH,
-    edge_steepness,
     gradient_energy,
+    is_crisp,
     measure_sharpness,
     photo_shares,
 )
@@ -106,8 +105,8 @@ def blend_crop(
     grain = measure_grain(photo_bands, lightness, sampling)
     fills_frame = settings.keep_detail and sampling >= FRAME_SAMPLING
     # Both measures: scratches pass for detail in the bands, an enlarged photo for crisp in its edges.
-    is_crisp = fills_frame and edge_steepness(lightness) >= CRISP
-    sharpness = measure_sharpness(photo_bands, grain) if is_crisp else 0.0
+    may_be_sharp = fills_frame and is_crisp(lightness, sampling)
+    sharpness = measure_sharpness(photo_bands, grain) if may_be_sharp else 0.0
     if sharpness >= SHARP_ENOUGH:
         return BlendedCrop(None, Verdict.SHARP, "it is sharp already")
     change = _change(photo_bands, lightness, drawn, grain, sampling, settings)

@@ -75,13 +75,18 @@ def run_jobs(
 
 @contextmanager
 def _accounting(report: Report, lines: ReportFile | None, jobs: Sequence[Job], say: Say) -> Iterator[None]:
-    """Closes the account of a run however it ends: the report's last lines, and the summary if anything was done."""
+    """Closes the account of a run however it ends: the report's last lines, and the summary.
+
+    An error before the first photo is told alone: a summary of nothing would only hide it.
+    """
     exit_code: int | None = 1
+    has_begun = True
     try:
         yield
         exit_code = None
     except GfprestoreError as error:
         exit_code = error.exit_code
+        has_begun = report.done > 0
         raise
     except Terminated:
         exit_code = ExitCode.TERMINATED
@@ -92,7 +97,7 @@ def _accounting(report: Report, lines: ReportFile | None, jobs: Sequence[Job], s
     finally:
         if lines is not None:
             lines.finish(report, jobs, exit_code)
-        if report.done or exit_code is None:
+        if has_begun:
             say(report.summary())
 
 
