@@ -33,7 +33,7 @@ class DetectorConfig:
     layer_steps: int = 2400
     """First the layers learn alone, each on the teacher's input to it: this many optimiser steps."""
 
-    whole_steps: int = 1200
+    whole_steps: int = 100
     """Then the network learns as a whole from the teacher's boxes, scores and landmarks."""
 
     settling_steps: int = 100
@@ -43,7 +43,7 @@ class DetectorConfig:
     layer_rate: float = 5e-3
     """AdamW's rate for the layers; it falls to 1 % along a cosine."""
 
-    whole_rate: float = 1.5e-4
+    whole_rate: float = 3e-5
     """The same for the whole network."""
 
     warm_up: int = 50
