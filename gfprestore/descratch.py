@@ -4,6 +4,9 @@ What damage looks like, and so what is looked for: it is thin, brighter than bot
 crack, a fold) or lies alone on plain ground (dust). Hair, lace and knitting are thin and bright as well, but among many
 of their like: the threshold rises with the busyness of the surroundings. A catchlight in an eye is a speck, but not on
 plain ground. Damage is looked for in a copy of bounded size and filled at full size.
+
+What this cannot tell from damage: lettering, railings and mouldings of buildings, and bright seams on plain cloth. So
+it is for damaged prints, and only when asked for.
 """
 
 from __future__ import annotations
