@@ -1,0 +1,115 @@
+"""Each face's own decision: strength lowered for identity's sake, faces left alone, masks and profiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ImageCms
+
+from gfprestore.align import FACE_TEMPLATE, align_face
+from gfprestore.colour import to_srgb
+from gfprestore.masks import FaceLabel
+from gfprestore.options import RestoreOptions
+from gfprestore.photo import DetectedFace, Photo, PhotoMetadata
+from gfprestore.retouch import RestoredCrop, retouch_faces
+
+
+def blurred_photo(metadata: PhotoMetadata | None = None) -> Photo:
+    noise = np.random.default_rng(3).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    pixels = cv2.GaussianBlur(noise, (0, 0), 6)
+    return Photo(np.ascontiguousarray(pixels), metadata or PhotoMetadata("PNG"))
+
+
+def face_of(photo: Photo):
+    landmarks = (FACE_TEMPLATE - 256) * (200 / 512) + 150
+    return align_face(photo, DetectedFace(np.array([90.0, 90, 210, 210]), landmarks, 0.9), 512)
+
+
+def sharper(crop: np.ndarray) -> np.ndarray:
+    drawn = crop.copy()
+    drawn[::12] //= 2
+    return drawn
+
+
+class FakeRecogniser:
+    """Sees an angle that grows with the change: crops are told apart by how strong their lines are."""
+
+    def __init__(self, degrees_at_full_change: float) -> None:
+        self.degrees = degrees_at_full_change
+
+    def embed(self, crops: list[np.ndarray]) -> np.ndarray:
+        lines = np.array([np.abs(np.diff(crop.astype(float), axis=0)).mean() for crop in crops])
+        change = lines / lines[0] - 1
+        angles = np.deg2rad(self.degrees * np.clip(change, 0, None))
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def decide(options: RestoreOptions, recogniser=None, restored: RestoredCrop | None = None):
+    photo = blurred_photo()
+    face = face_of(photo)
+    crop = RestoredCrop(sharper(face.crop)) if restored is None else restored
+    (retouch,) = retouch_faces(photo, [face], [crop], replace(options, grain=0), recogniser)
+    return retouch
+
+
+def test_a_face_is_restored_at_the_strength_asked_for() -> None:
+    retouch = decide(RestoreOptions(strength=0.7))
+    assert (retouch.record.action, retouch.record.strength, retouch.record.reason) == ("restored", 0.7, "")
+    assert retouch.patch is not None
+
+
+def test_strength_zero_leaves_the_face_alone() -> None:
+    retouch = decide(RestoreOptions(strength=0))
+    assert retouch.patch is None
+    assert retouch.record.action == "kept"
+    assert retouch.record.strength == 0
+
+
+def test_identity_lowers_the_strength_and_gives_up_at_last() -> None:
+    free = decide(RestoreOptions(identity_limit=40), FakeRecogniser(0.0))
+    assert (free.record.strength, free.record.reason) == (RestoreOptions().strength, "")
+    assert free.record.facts["identity_degrees"] == 0
+    limited = decide(RestoreOptions(identity_limit=10), FakeRecogniser(0.6))
+    assert limited.patch is not None
+    assert 0 < limited.record.strength < RestoreOptions().strength
+    assert limited.record.reason
+    assert limited.record.facts["identity_degrees"] <= 10
+    refused = decide(RestoreOptions(identity_limit=0.5), FakeRecogniser(1.0))
+    assert refused.patch is None
+    assert refused.record.action == "kept"
+    assert refused.record.reason
+
+
+def test_without_a_limit_nothing_is_measured() -> None:
+    assert "identity_degrees" not in decide(RestoreOptions(), FakeRecogniser(90.0)).record.facts
+
+
+def test_what_parsing_shows_shapes_the_mask() -> None:
+    face = face_of(blurred_photo())
+    labels = np.full((512, 512), FaceLabel.BACKGROUND, np.uint8)
+    cv2.ellipse(labels, (256, 270), (120, 160), 0, 0, 360, int(FaceLabel.SKIN), -1)
+    labels[230:260, 150:360] = FaceLabel.GLASSES
+    crop = RestoredCrop(sharper(face.crop), labels, labels)
+    kept = decide(RestoreOptions(), restored=crop).patch
+    asked = decide(RestoreOptions(restore_occluders=True), restored=crop).patch
+    assert kept is not None and asked is not None
+    assert kept.mask[245, 256] == 0
+    assert asked.mask[245, 256] > 0.5
+    assert kept.mask[330, 256] > 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_wide_gamut_photo_changes_in_its_own_numbers(dtype: type) -> None:
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = blurred_photo(PhotoMetadata("PNG", icc_profile=lab))
+    photo = replace(photo, pixels=photo.pixels.astype(dtype) * np.array(257 if dtype == np.uint16 else 1, dtype))
+    face = face_of(photo)
+    seen = to_srgb(face.crop, lab)
+    unchanged = RestoredCrop((seen // (257 if dtype == np.uint16 else 1)).astype(np.uint8))
+    (retouch,) = retouch_faces(photo, [face], [unchanged], RestoreOptions(grain=0))
+    assert retouch.patch is not None
+    change = np.abs(retouch.patch.restored - face.crop.astype(np.float32))
+    assert change.max() <= 1.5 * (257 if dtype == np.uint16 else 1)
