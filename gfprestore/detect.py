@@ -107,11 +107,11 @@ class FaceDetector:
 def _read_output(output: NDArray[np.float32], look: Look, threshold: float, min_face: float) -> Candidates:
     """Decode what the network says of one view and bring it into the photo's frame."""
     height, width = look.pixels.shape[:2]
-    scores, boxes, landmarks = decode_faces(output, (height, width), threshold)
+    scores, boxes, landmarks = decode_faces(output, (height, width), max(threshold, look.view.least_score))
     sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
     boxes = map_points(look.to_photo, boxes.reshape(-1, 2)).reshape(-1, 4)  # [K 4] -> [2K 2] -> [K 4]
     landmarks = map_points(look.to_photo, landmarks.reshape(-1, 2)).reshape(-1, 5, 2)  # [K 5 2] -> [5K 2] -> [K 5 2]
-    kept = (sides <= look.largest_face) & (boxes[:, 2] - boxes[:, 0] >= min_face)
+    kept = (sides <= look.view.largest_face) & (boxes[:, 2] - boxes[:, 0] >= min_face)
     return Candidates(scores, boxes, landmarks, sides).take(kept)
 
 

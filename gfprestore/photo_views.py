@@ -34,12 +34,15 @@ class View:
     least_photo: int = 0
     """Only photos of at least this many pixels are searched at this size."""
 
+    least_score: float = 0.0
+    """Faces need this score as well as the user's: a large view of a large photo shows much that might be one."""
+
 
 COARSE_VIEW = View(pixels=640 * 480, largest_scale=1.0, largest_face=np.inf)
 """Where the largest faces are found."""
 
 VIEWS = (
-    View(pixels=2560 * 1920, largest_scale=1.0, largest_face=160.0, least_photo=2000 * 1500),
+    View(pixels=2560 * 1920, largest_scale=1.0, largest_face=160.0, least_photo=2000 * 1500, least_score=0.8),
     View(pixels=1280 * 960, largest_scale=2.0, largest_face=320.0),
     COARSE_VIEW,
 )
@@ -59,8 +62,8 @@ class Look:
     to_photo: Transform
     """Transform (2, 3): pixel centres of the view -> pixel centres of the photo."""
 
-    largest_face: float
-    """See `View`."""
+    view: View
+    """The size that it was made for."""
 
 
 def make_looks(photo: Pixels, views: Sequence[View]) -> list[Look]:
@@ -80,7 +83,7 @@ def make_looks(photo: Pixels, views: Sequence[View]) -> list[Look]:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         if size != (seen.shape[1], seen.shape[0]):
             seen = resize_photo(seen, size, "linear")
-        looks.append(Look(_pad(_to_8_bit(seen)), size, scaling(size, (width, height)), view.largest_face))
+        looks.append(Look(_pad(_to_8_bit(seen)), size, scaling(size, (width, height)), view))
     return looks
 
 
