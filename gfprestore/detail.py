@@ -22,8 +22,8 @@ FRAME_SAMPLING = 0.9
 _FRAME_SAMPLING_START = 0.7
 """Photo pixels per crop pixel from which the photo's detail begins to count against the restoration's."""
 
-SHARP_ENOUGH = 0.38
-"""Least sharpness of a face that is left alone. 16 faces in focus measure 0.38 to 0.65 and large phone photos 0.40 to
+SHARP_ENOUGH = 0.36
+"""Least sharpness of a face that is left alone. 16 faces in focus measure 0.38 to 0.65 and large phone photos 0.37 to
 0.49; the same faces blurred by one crop pixel 0.23 to 0.34, under three scratches and dust 0.27 to 0.43."""
 
 NEARLY_SHARP = 0.3
