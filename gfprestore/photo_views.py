@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gfprestore.colour import to_8_bits
 from gfprestore.geometry import Transform, scaling
 from gfprestore.photo import DetectedFace, Pixels
 from gfprestore.priors import STRIDE
@@ -83,14 +84,8 @@ def make_looks(photo: Pixels, views: Sequence[View]) -> list[Look]:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         if size != (seen.shape[1], seen.shape[0]):
             seen = resize_photo(seen, size, "linear")
-        looks.append(Look(_pad(_to_8_bit(seen)), size, scaling(size, (width, height)), view))
+        looks.append(Look(_pad(to_8_bits(seen)), size, scaling(size, (width, height)), view))
     return looks
-
-
-def _to_8_bit(photo: Pixels) -> NDArray[np.uint8]:
-    if photo.dtype == np.uint8:
-        return photo.astype(np.uint8, copy=False)
-    return ((photo.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 becomes 255
 
 
 def _pad(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -27,11 +27,7 @@ from gfprestore.errors import UsageError, WeightsError
 from gfprestore.evaluation.batch import ImageBatch, as_array
 from gfprestore.evaluation.network import load_torchscript
 from gfprestore.geometry import invert
-
-ARCFACE_TEMPLATE: NDArray[np.float64] = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
-"""Five landmarks (x, y) in the 112x112 crop that ArcFace models are trained on (InsightFace)."""
+from gfprestore.identity import ARCFACE_TEMPLATE
 
 COLOUR_SIDE = 112
 """Side of a recogniser's RGB input."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.photo import Pixels
+from gfprestore.colour import to_8_bits
 from gfprestore.photofile import read_photo
 
 
@@ -29,11 +29,4 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         PhotoError: It cannot be read.
     """
-    return to_8_bit(read_photo(path).pixels)
-
-
-def to_8_bit(pixels: Pixels) -> NDArray[np.uint8]:
-    """Rounds 16-bit pixels to 8 bits."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return to_8_bits(read_photo(path).pixels)

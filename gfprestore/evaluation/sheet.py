@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from gfprestore.atomic import atomic_file
+from gfprestore.colour import to_8_bits
 from gfprestore.errors import PhotoError
-from gfprestore.evaluation.images import read_image, to_8_bit
+from gfprestore.evaluation.images import read_image
 from gfprestore.evaluation.pairs import ImageGroup
 from gfprestore.resize import resize_photo
 
@@ -58,7 +59,7 @@ def make_sheet(groups: Sequence[ImageGroup], titles: Sequence[str], order: Seque
                 continue
             scale = CELL / max(pixels.shape[:2])
             size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-            cell = Image.fromarray(to_8_bit(resize_photo(pixels, size)))
+            cell = Image.fromarray(to_8_bits(resize_photo(pixels, size)))
             sheet.paste(cell, (column * (CELL + _GAP), _HEAD + row * (CELL + _GAP)))
     return np.asarray(sheet)
 

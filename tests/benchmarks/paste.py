@@ -3,8 +3,8 @@
     python tests/benchmarks/paste.py
 
 The official way (facexlib's `FaceRestoreHelper.paste_faces_to_input_image` with its parsing mask off) warps and blends
-the whole canvas in float64 for every face. It is run through facexlib itself. Peak memory is that of a whole process of its
-own for each way: the interpreter, the photo and the canvas (144 MB) are in both.
+the whole canvas in float64 for every face. It is run through facexlib itself. Peak memory is that of a whole process
+for each way: the interpreter, the photo and the canvas (144 MB) are in both.
 """
 
 from __future__ import annotations
