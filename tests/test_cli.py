@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -33,6 +34,16 @@ def write_photo_file(path: Path, faces: int = 1, size: tuple[int, int] = (90, 60
     pixels[0, 0, 0] = faces
     Image.fromarray(pixels).save(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def usual_logging() -> Iterator[None]:
+    """Takes back what `-q` and `-v` set for the whole process."""
+    logger = logging.getLogger("gfprestore")
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -251,7 +262,8 @@ def test_version_and_help() -> None:
         assert heading in result.stdout
 
 
-START = "import sys; from gfprestore.cli import run; run()"
+# A process that is started in a shell's background ignores Ctrl-C, and its children inherit that.
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom gfprestore.cli import run; run()"
 
 
 def start(*arguments: object, **settings: object) -> subprocess.Popen[str]:
