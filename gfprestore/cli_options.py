@@ -70,7 +70,7 @@ OPTIONS = (
         type=click.IntRange(64, 4096),
         metavar="PIXELS",
         show_default="by free memory",
-        help="Side of that network's tiles.",
+        help="Side of that network's tiles; raised where the network needs more to see.",
     ),
     result(
         "--colorize",
@@ -88,7 +88,12 @@ OPTIONS = (
         metavar="SHARE",
         help="Share of the new colour, 0 to 1.",
     ),
-    result("--descratch", is_flag=True, help="Find and fill scratches, dust and folds first."),
+    result(
+        "--descratch",
+        is_flag=True,
+        help="Find and fill scratches, dust and folds first. It may take lettering, railings and "
+        "folds in cloth for damage.",
+    ),
     result("--draw-boxes", is_flag=True, help="Draw the box of every face onto the results."),
     result(
         "--tag/--no-tag",
