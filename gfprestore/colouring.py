@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gfprestore.colorize import ChromaSource, ColouredFace, colorize_photo, photo_tint
+from gfprestore.colorize import ColouredFace, photo_tint
 from gfprestore.geometry import compose, scaling
 from gfprestore.masks import face_mask
 from gfprestore.models import COLOURING_MODEL
@@ -47,10 +47,3 @@ def coloured_faces(
         )
         for face, crop in zip(faces, crops, strict=True)
     ]
-
-
-def colour_canvas(
-    canvas: Pixels, chroma: ChromaSource, faces: Sequence[ColouredFace], options: RestoreOptions
-) -> Pixels:
-    """Returns the finished result with colours, as strong as the options say."""
-    return colorize_photo(canvas, chroma, faces, options.color_strength)

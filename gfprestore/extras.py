@@ -21,23 +21,21 @@ BOX_COLOURS = {"restored": (0, 255, 0), "kept": (255, 160, 0)}
 """RGB of the drawn boxes, by what was done to the face."""
 
 
-def save_faces(
-    folder: Path, relative: Path, faces: Sequence[AlignedFace], retouches: Sequence[Retouch], *, overwrite: bool
-) -> None:
+def save_faces(folder: Path, relative: Path, faces: Sequence[AlignedFace], retouches: Sequence[Retouch]) -> None:
     """Writes each face's crop before and after as PNG: `folder/sub/photo.jpg.1.before.png` and `... .1.after.png`.
 
-    A face that keeps its own pixels has no file of after.
+    A face that keeps its own pixels has no file of after. Crops of an earlier run give way, since they belong to a
+    result that was written anew.
 
     Args:
         folder: Where they go.
         relative: Path of the photo below its own output folder, kept here.
         faces: Cut from the photo.
         retouches: What became of them, in the same order.
-        overwrite: Write files that exist already.
 
     Raises:
         OutputError: The folder cannot be written.
-        PhotoError: A file cannot be written, or exists already.
+        PhotoError: A file cannot be written.
     """
     for number, (face, retouch) in enumerate(zip(faces, retouches, strict=True), start=1):
         pictures = {"before": face.crop}
@@ -46,7 +44,7 @@ def save_faces(
         for when, pixels in pictures.items():
             path = folder / relative.with_name(f"{relative.name}.{number}.{when}.png")
             photo = Photo(cast(Pixels, np.ascontiguousarray(pixels)), PhotoMetadata("PNG"))
-            write_photo(path, photo, overwrite=overwrite)
+            write_photo(path, photo, overwrite=True)
 
 
 def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[FaceRecord]) -> None:

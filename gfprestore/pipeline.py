@@ -24,8 +24,9 @@ from gfprestore import __version__
 from gfprestore.align import align_face, whole_photo_face
 from gfprestore.atomic import TargetExistsError
 from gfprestore.background import ResizeUpscaler
+from gfprestore.colorize import colorize_photo
 from gfprestore.colour import to_8_bits, to_srgb
-from gfprestore.colouring import colour_canvas, coloured_faces, has_to_be_coloured
+from gfprestore.colouring import coloured_faces, has_to_be_coloured
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.errors import PhotoError
 from gfprestore.extras import copy_times, draw_boxes, save_faces
@@ -161,7 +162,7 @@ def _finish(
         if options.preserve_times:
             copy_times(work.job.source, work.job.target)
         if options.save_faces is not None:
-            save_faces(options.save_faces, work.job.relative, work.faces, retouches, overwrite=options.overwrite)
+            save_faces(options.save_faces, work.job.relative, work.faces, retouches)
     except TargetExistsError:
         return Skipped(work.job, "the result appeared while the photo was restored (--overwrite writes it anew)")
     except PhotoError as error:
@@ -192,15 +193,14 @@ def _assemble(
     canvas = models.upscaler.upscale(photo.pixels, size)
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
     paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
-    is_gray = photo.is_gray
-    if models.chroma is not None and has_to_be_coloured(photo.pixels, options):
+    is_coloured = models.chroma is not None and has_to_be_coloured(photo.pixels, options)
+    if models.chroma is not None and is_coloured:
         faces = coloured_faces(work.faces, crops, models.face_model, (width, height), size)
-        canvas = colour_canvas(canvas, models.chroma, faces, options)
-        is_gray = False
+        canvas = colorize_photo(canvas, models.chroma, faces, options.color_strength)
     if options.draw_boxes:
         draw_boxes(canvas, (width, height), [retouch.record for retouch in retouches])
     alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
     metadata = photo.metadata
-    if options.tag and (patches or is_gray != photo.is_gray):
+    if options.tag and (patches or is_coloured):
         metadata = tag_as_restored(metadata, models.face_model, __version__)
-    return replace(photo, pixels=canvas, alpha=alpha, is_gray=is_gray, metadata=metadata)
+    return replace(photo, pixels=canvas, alpha=alpha, is_gray=photo.is_gray and not is_coloured, metadata=metadata)
