@@ -19,6 +19,7 @@ from gfprestore.pipeline import restore_photos
 from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
 from gfprestore.reportfile import ReportFile, read_statuses
+from gfprestore.stopping import StopRequest
 
 Say = Callable[[str], None]
 
@@ -37,7 +38,9 @@ def run_jobs(
 ) -> ExitCode:
     """Restores all jobs, telling the user what happens, and returns the exit status.
 
-    The report is complete whatever ends the run: photos that were not reached have their line too.
+    The report is complete whatever ends the run: photos that were not reached have their line too. After the first
+    Ctrl-C or SIGTERM photos that are being written are finished and told of, and the others dropped; a second one waits
+    only for the threads.
 
     Args:
         jobs: From `plan_jobs`.
@@ -49,6 +52,7 @@ def run_jobs(
 
     Raises:
         GfprestoreError: The run ended early; its summary has been said.
+        KeyboardInterrupt: It was interrupted or terminated; the summary has been said too.
     """
     if resume is not None:
         jobs = _unfinished(jobs, resume, say)
@@ -61,7 +65,8 @@ def run_jobs(
         if report_name is not None:
             goes_on = resume is not None and Path(report_name) == resume
             lines = stack.enter_context(ReportFile(report_name, append=goes_on))
-        stack.enter_context(_accounting(report, lines, jobs, say))
+        stop = stack.enter_context(StopRequest())
+        stack.enter_context(_accounting(report, lines, jobs, say, stop))
         models = None
         try:
             with download_progress(is_shown=shows_progress) as progress:
@@ -69,12 +74,16 @@ def run_jobs(
         finally:
             if lines is not None:
                 lines.start(len(jobs), _run_facts(options, models))
-        _restore_all(jobs, models, options, report, lines, say, shows_progress)
+        stop.waits = True
+        _restore_all(jobs, models, options, report, lines, say, shows_progress, stop)
+        stop.raise_if_asked()
     return report.exit_code
 
 
 @contextmanager
-def _accounting(report: Report, lines: ReportFile | None, jobs: Sequence[Job], say: Say) -> Iterator[None]:
+def _accounting(
+    report: Report, lines: ReportFile | None, jobs: Sequence[Job], say: Say, stop: StopRequest
+) -> Iterator[None]:
     """Closes the account of a run however it ends: the report's last lines, and the summary.
 
     An error before the first photo is told alone: a summary of nothing would only hide it.
@@ -94,7 +103,12 @@ def _accounting(report: Report, lines: ReportFile | None, jobs: Sequence[Job], s
     except KeyboardInterrupt:
         exit_code = ExitCode.INTERRUPTED
         raise
+    except Exception:
+        # Not held back: its traceback is what a report of the fault needs.
+        say("The run was ended by a fault in gfprestore itself; please report it with the traceback below.")
+        raise
     finally:
+        stop.is_over = True
         if lines is not None:
             lines.finish(report, jobs, exit_code)
         if has_begun:
@@ -109,10 +123,11 @@ def _restore_all(
     lines: ReportFile | None,
     say: Say,
     shows_progress: bool,
+    stop: StopRequest,
 ) -> None:
     with (
         RunProgress(len(jobs), is_shown=shows_progress) as progress,
-        closing(restore_photos(jobs, models, options)) as outcomes,
+        closing(restore_photos(jobs, models, options, should_stop=stop)) as outcomes,
     ):
         for outcome in outcomes:
             report.add(outcome)

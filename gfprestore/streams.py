@@ -34,9 +34,9 @@ def map_ahead(items: Iterable[T], function: Callable[[T], R], *, workers: int, a
     """Yields `function(item)` for each item, in order, computed ahead in threads.
 
     Memory is bounded by `ahead`: at most that many results are begun or wait here, beside the one that was yielded
-    last. Items are drawn in the caller's thread, no earlier than that bound lets them begin. When drawing an item
-    fails, the results before it are yielded first. When the function fails, its exception comes at its item's turn;
-    items that had not begun never do, and those in work are waited for.
+    last. Items are drawn in the caller's thread, no earlier than that bound lets them begin. When the function fails, or
+    the drawing of an item, nothing more is begun, what is in work is finished and its results are yielded, and then the
+    first exception is raised: no work that was done goes unseen.
 
     Args:
         items: What to work on; may be endless.
@@ -47,6 +47,7 @@ def map_ahead(items: Iterable[T], function: Callable[[T], R], *, workers: int, a
     if workers < 1 or ahead < 1:
         raise ValueError(f"workers ({workers}) and ahead ({ahead}) must be at least 1")
     pending: deque[Future[R]] = deque()
+    done: list[R] = []  # At most one: popped on the way out, so that it is not held here as well.
     failure: Exception | None = None
     with _closing(items) as iterator, ThreadPoolExecutor(workers) as pool:
         try:
@@ -58,13 +59,19 @@ def map_ahead(items: Iterable[T], function: Callable[[T], R], *, workers: int, a
                     except StopIteration:
                         is_drained = True
                     except Exception as error:  # Raised again below, after the results that come before it.
-                        is_drained, failure = True, error
+                        is_drained, failure = True, failure or error
                     else:
                         pending.append(pool.submit(function, item))
                         del item
                 if not pending:
                     break
-                yield pending.popleft().result()
+                try:
+                    done.append(pending.popleft().result())
+                except Exception as error:  # Raised again below, after the results of what is in work.
+                    is_drained, failure = True, failure or error
+                    pending = deque(future for future in pending if not future.cancel())
+                else:
+                    yield done.pop()
         finally:
             for future in pending:
                 future.cancel()

@@ -37,17 +37,38 @@ def test_ahead_works_in_threads_at_once() -> None:
     assert list(map_ahead(range(6), lambda x: (meeting.wait(timeout=30), x)[1], workers=3, ahead=3)) == [*range(6)]
 
 
-def test_ahead_raises_the_functions_failure_at_its_turn() -> None:
+def test_ahead_yields_what_is_in_work_behind_a_failure_and_raises_it_then() -> None:
+    begun: list[int] = []
+    all_begun, failed = threading.Event(), threading.Event()
+
     def work(number: int) -> int:
+        begun.append(number)
         if number == 3:
+            assert all_begun.wait(timeout=30)
+            failed.set()
             raise KeyError(number)
+        if number == 5:
+            all_begun.set()
+        if number > 3:
+            assert failed.wait(timeout=30)
         return number
 
-    stream = map_ahead(range(10), work, workers=2, ahead=4)
-    assert [next(stream) for _ in range(3)] == [0, 1, 2]
+    stream = map_ahead(range(10), work, workers=3, ahead=6)
+    seen: list[int] = []
     with pytest.raises(KeyError):
-        next(stream)
+        seen.extend(stream)
+    assert seen[:5] == [0, 1, 2, 4, 5]
+    assert sorted(begun) == sorted([*seen, 3]), "what was begun is seen, and nothing else was begun"
     assert list(stream) == []
+
+
+def test_of_several_failures_the_first_is_raised() -> None:
+    def work(number: int) -> int:
+        raise KeyError(number)
+
+    with pytest.raises(KeyError) as raised:
+        list(map_ahead(range(10), work, workers=3, ahead=6))
+    assert raised.value.args == (0,)
 
 
 def test_ahead_yields_what_came_before_the_sources_failure() -> None:
