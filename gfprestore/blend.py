@@ -7,7 +7,7 @@ strength goes from fine octaves to coarse ones, the photo keeps detail it has mo
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import cv2
@@ -20,8 +20,10 @@ from gfprestore.detail import (
     LEAST_GRADIENT,
     NEARLY_SHARP,
     SHARP_ENOUGH,
+    find_edges,
     gradient_energy,
     is_crisp,
+    measure_halves,
     measure_sharpness,
     photo_shares,
 )
@@ -98,23 +100,60 @@ def blend_crop(
         return BlendedCrop(None, Verdict.OFF, "strength is 0")
     tone = find_tone(original) if tone is None else tone
     lab = None if tone is Tone.GRAY else pixels_to_lab(original)
-    photo, drawn = _channels(original, lab, tone), _channels(restored, None, tone)
-    octaves = count_octaves(photo.shape[0])
-    photo_bands = split_bands(photo, octaves)
-    lightness = np.ascontiguousarray(photo[..., 0])
-    grain = measure_grain(photo_bands, lightness, sampling)
-    fills_frame = settings.keep_detail and sampling >= FRAME_SAMPLING
-    # Both measures: scratches pass for detail in the bands, an enlarged photo for crisp in its edges.
-    may_be_sharp = fills_frame and is_crisp(lightness, sampling)
-    sharpness = measure_sharpness(photo_bands, grain) if may_be_sharp else 0.0
-    if sharpness >= SHARP_ENOUGH:
+    seen = _examine(_channels(original, lab, tone), sampling, settings)
+    if seen.sharpness >= SHARP_ENOUGH:
         return BlendedCrop(None, Verdict.SHARP, "it is sharp already")
-    change = _change(photo_bands, lightness, drawn, grain, sampling, settings)
-    if sharpness >= NEARLY_SHARP:
-        floor = LEAST_GRADIENT * gradient_energy(lightness)
-        if gradient_energy(lightness + change[..., 0]) < floor:
+    drawn = _channels(restored, None, tone)
+    change = _change(seen, drawn, settings)
+    if max(seen.sharpness, seen.sharpest_half) >= NEARLY_SHARP:
+        # Grain that was taken off by request is no loss of detail.
+        whole = change if settings.grain == 1.0 else _change(seen, drawn, replace(settings, grain=1.0))
+        floor = LEAST_GRADIENT * gradient_energy(seen.lightness)
+        if gradient_energy(seen.lightness + whole[..., 0]) < floor:
             return BlendedCrop(None, Verdict.SHARP, "its restoration is less sharp than the photo")
     return BlendedCrop(_apply(original, lab, change), Verdict.RESTORED)
+
+
+@dataclass(frozen=True, eq=False)
+class _Examined:
+    """What is measured of the photo's crop."""
+
+    bands: list[FloatImage]
+    """Its pyramid, levels (h, w, C)."""
+
+    lightness: FloatImage
+    """(S, S), 0..100."""
+
+    grain: NDArray[np.float32]
+    """(K, C), from `measure_grain`."""
+
+    sampling: float
+    """Photo pixels per crop pixel."""
+
+    steepness: float
+    """Of its edges; 0 where nobody asks."""
+
+    sharpness: float
+    """From `measure_sharpness`; 0 for a face that cannot be sharp in the frame, or is half blurred."""
+
+    sharpest_half: float
+    """The same of its sharpest half."""
+
+
+def _examine(photo: FloatImage, sampling: float, settings: BlendSettings) -> _Examined:
+    bands = split_bands(photo, count_octaves(photo.shape[0]))
+    lightness = np.ascontiguousarray(photo[..., 0])
+    grain = measure_grain(bands, lightness, sampling)
+    if not settings.keep_detail:
+        return _Examined(bands, lightness, grain, sampling, 0.0, 0.0, 0.0)
+    edges = find_edges(lightness)
+    steepness, sharpness, half = edges.steepness(), 0.0, 0.0
+    if sampling >= FRAME_SAMPLING:
+        # Both measures: scratches pass for detail in the bands, an enlarged photo for crisp in its edges.
+        softest, half = measure_halves(bands, grain, edges, sampling)
+        if is_crisp(steepness, sampling) and softest >= NEARLY_SHARP:
+            sharpness = measure_sharpness(bands, grain)
+    return _Examined(bands, lightness, grain, sampling, steepness, sharpness, half)
 
 
 def _channels(crop: Pixels, lab: FloatImage | None, tone: Tone) -> FloatImage:
@@ -127,20 +166,16 @@ def _channels(crop: Pixels, lab: FloatImage | None, tone: Tone) -> FloatImage:
     return lab if tone is Tone.COLOUR else np.ascontiguousarray(lab[..., :1])
 
 
-def _change(
-    photo_bands: list[FloatImage],
-    lightness: FloatImage,
-    drawn: FloatImage,
-    grain: NDArray[np.float32],
-    sampling: float,
-    settings: BlendSettings,
-) -> FloatImage:
+def _change(seen: _Examined, drawn: FloatImage, settings: BlendSettings) -> FloatImage:
     """Work out what is added to the photo's channels, (S, S, C), grain included."""
+    photo_bands, grain = seen.bands, seen.grain
     octaves, channels = grain.shape
     drawn_bands = split_bands(drawn, octaves)
     gains = _gains(settings.strength, octaves, channels)
-    shares = photo_shares(photo_bands, drawn_bands, grain, sampling) if settings.keep_detail else [None] * octaves
-    drawn_grain = measure_grain(drawn_bands, drawn[..., 0], sampling, in_doubt_more=True)
+    shares: list[FloatImage | None] = [None] * octaves
+    if settings.keep_detail:
+        shares = photo_shares(photo_bands, drawn_bands, grain, seen.sampling, seen.steepness)
+    drawn_grain = measure_grain(drawn_bands, drawn[..., 0], seen.sampling, in_doubt_more=True)
     remaining = (1 - gains) ** 2 * grain**2 + gains**2 * drawn_grain**2
     amounts = np.float32(settings.grain) * np.sqrt(np.maximum(grain**2 - remaining, np.float32(0)))
     change = drawn_bands  # taken over: new arrays of this size cost more than the arithmetic
@@ -153,7 +188,7 @@ def _change(
             change[octave] *= 1 - share
     joined = join_bands(change)
     if amounts.any():
-        noise = draw_grain(amounts, lightness, _seed(lightness))
+        noise = draw_grain(amounts, seen.lightness, _seed(seen.lightness))
         # Where the photo's own detail stands, its noise does too.
         joined += noise if shares[0] is None else noise * (1 - shares[0])
     return joined

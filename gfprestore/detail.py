@@ -8,6 +8,7 @@ there is more of it than in the restoration.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -53,11 +54,23 @@ LEAST_GRADIENT = 0.98
 _KEPT_OCTAVES = 3
 """Octaves in which the photo's detail may stand; coarser ones tell sharp from blurred no longer."""
 
+_TELLING_OCTAVES = 2
+"""Octaves by which a part of a face is judged sharper than its restoration: blur shows in the finest."""
+
+_NOISE_MARGIN = 1.25
+"""What is no more than the measured noise times this is not detail: noise is a little stronger in mid-tones."""
+
+_CRISP_SMALL = (1.6, 1.75)
+"""Edge steepness from which faces below the frame's size have parts that stand. Enlarged to the frame, two sharp small
+faces measure 1.8, soft and grainy ones 1.1 to 1.6."""
+
 _KEEP_FROM, _KEEP_FULL = 0.7, 1.0
 """Amplitude of the photo's detail, relative to the restoration's, from which it begins to stand and wholly stands."""
 
 
-def measure_sharpness(bands: Sequence[FloatImage], grain: NDArray[np.float32]) -> float:
+def measure_sharpness(
+    bands: Sequence[FloatImage], grain: NDArray[np.float32], half: NDArray[np.bool_] | None = None
+) -> float:
     """Measure how sharp a face is in its crop, whatever its contrast, its noise or the model.
 
     The amplitude of the finest octave relative to that two octaves coarser, noise taken off both: a picture in focus
@@ -67,6 +80,7 @@ def measure_sharpness(bands: Sequence[FloatImage], grain: NDArray[np.float32]) -
     Args:
         bands: Pyramid of the crop, levels (h, w, C); channel 0 is lightness.
         grain: (K, C) from `measure_grain`.
+        half: Part of the face that is looked at, (S / 16, S / 16); None is all of it.
 
     Returns:
         0 for no detail at all, about 0.4 to 0.65 in focus.
@@ -74,42 +88,92 @@ def measure_sharpness(bands: Sequence[FloatImage], grain: NDArray[np.float32]) -
     side = max(1, bands[0].shape[0] // _SQUARE_PIXELS)
     finest, coarser = (_energy_in_squares(bands[octave], float(grain[octave, 0]), side) for octave in (0, 2))
     on_face = _shrink(oval_mask(bands[0].shape[0]), side) > 0.5
+    on_face &= True if half is None else half
     structured = on_face & (coarser >= np.quantile(coarser[on_face], _FLATTER_PART)) & (coarser > 0)
     return float(np.sqrt(np.median(finest[structured] / coarser[structured]))) if structured.any() else 0.0
 
 
-def edge_steepness(lightness: FloatImage) -> float:
-    """Measure how steep a face's edges are, whatever its noise, dust and scratches.
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """The strongest edges of a face."""
 
-    The slope of the strongest edges under a slight blur, along the direction that they have under a strong one,
-    relative to their slope under that one: noise has no part in that direction, and what is small in that blur. A step
-    blurred by s has sqrt((s^2 + 2.4^2) / (s^2 + 0.8^2)).
+    rows: NDArray[np.intp]
+    """(E,)."""
+
+    columns: NDArray[np.intp]
+    """(E,)."""
+
+    slopes: NDArray[np.float32]
+    """(E,): their slope under a slight blur, along the direction that they have under a strong one, relative to their
+    slope under that one: noise has no part in that direction, and what is small in that blur."""
+
+    def steepness(self, half: NDArray[np.bool_] | None = None) -> float:
+        """Returns the median of the slopes in a part of the crop, (S, S), or in all of it.
+
+        A step blurred by s has sqrt((s^2 + 2.4^2) / (s^2 + 0.8^2)): 1 and a little for a blurred face, 1.4 to 2 in
+        focus. 0 where there are no edges.
+        """
+        slopes = self.slopes if half is None else self.slopes[half[self.rows, self.columns]]
+        return float(np.median(slopes)) if slopes.size else 0.0
+
+
+def find_edges(lightness: FloatImage) -> Edges:
+    """Find a face's edges and how steep they are, whatever its noise, dust and scratches.
 
     Args:
         lightness: (S, S), any range.
-
-    Returns:
-        The median over the edges: 1 and a little for a blurred face, 1.4 to 2 in focus; 0 for a flat one.
     """
     (fine_x, fine_y), (coarse_x, coarse_y) = (_slopes(lightness, radius) for radius in (_FINE_PIXELS, _COARSE_PIXELS))
     coarse = np.hypot(coarse_x, coarse_y)
     on_face = oval_mask(lightness.shape[0]) > 0.5
     crests = coarse >= 0.98 * cv2.dilate(coarse, np.ones((5, 5), np.uint8))
-    edges = on_face & crests & (coarse >= np.quantile(coarse[on_face], 1 - _EDGE_PART)) & (coarse > 0)
-    if not edges.any():
-        return 0.0
-    along = fine_x[edges] * coarse_x[edges] + fine_y[edges] * coarse_y[edges]
-    return float(np.median(along / coarse[edges] ** 2))
+    rows, columns = np.nonzero(on_face & crests & (coarse >= np.quantile(coarse[on_face], 1 - _EDGE_PART)))
+    at = rows, columns
+    along = fine_x[at] * coarse_x[at] + fine_y[at] * coarse_y[at]
+    strong = coarse[at] > 0
+    return Edges(rows[strong], columns[strong], along[strong] / coarse[at][strong] ** 2)
 
 
-def is_crisp(lightness: FloatImage, sampling: float) -> bool:
+def measure_halves(
+    bands: Sequence[FloatImage], grain: NDArray[np.float32], edges: Edges, sampling: float
+) -> tuple[float, float]:
+    """Measure the left, right, upper and lower half of a face.
+
+    Args:
+        bands: Pyramid of the crop, levels (h, w, C); channel 0 is lightness.
+        grain: (K, C) from `measure_grain`.
+        edges: Of the same crop.
+        sampling: Photo pixels per crop pixel.
+
+    Returns:
+        As `measure_sharpness`: that of the softest half, and that of the sharpest whose edges are crisp, 0 for none.
+    """
+    size = bands[0].shape[0]
+    side = max(1, size // _SQUARE_PIXELS)
+    measured, crisp = [], [0.0]
+    for axis in (0, 1):
+        for low, high in ((0.0, 0.5), (0.5, 1.0)):
+            crop_half, squares_half = (_stripe(n, axis, low, high) for n in (size, side))
+            measured.append(measure_sharpness(bands, grain, squares_half))
+            if is_crisp(edges.steepness(crop_half), sampling):
+                crisp.append(measured[-1])
+    return min(measured), max(crisp)
+
+
+def _stripe(size: int, axis: int, low: float, high: float) -> NDArray[np.bool_]:
+    stripe = np.zeros((size, size), np.bool_)
+    stripe[(slice(None),) * axis + (slice(round(low * size), round(high * size)),)] = True
+    return stripe
+
+
+def is_crisp(steepness: float, sampling: float) -> bool:
     """Tell whether a face's edges are as steep as those of a face in focus.
 
     Args:
-        lightness: (S, S), any range.
+        steepness: Of its edges.
         sampling: Photo pixels per crop pixel.
     """
-    return edge_steepness(lightness) >= float(np.interp(sampling, _CRISP_SAMPLINGS, _CRISP_STEEPNESS))
+    return steepness >= float(np.interp(sampling, _CRISP_SAMPLINGS, _CRISP_STEEPNESS))
 
 
 def _slopes(lightness: FloatImage, radius: float) -> tuple[FloatImage, FloatImage]:
@@ -121,34 +185,76 @@ def _slopes(lightness: FloatImage, radius: float) -> tuple[FloatImage, FloatImag
 
 
 def photo_shares(
-    photo: Sequence[FloatImage], restored: Sequence[FloatImage], grain: NDArray[np.float32], sampling: float
+    photo: Sequence[FloatImage],
+    restored: Sequence[FloatImage],
+    grain: NDArray[np.float32],
+    sampling: float,
+    steepness: float,
 ) -> list[FloatImage | None]:
     """Weigh where the photo's own detail stands against the restoration's.
+
+    Detail stands octave by octave in a large face. Where a whole part of a face is sharper than its restoration, as in
+    a half-blurred one, that part stands in all octaves: a restoration that falls short of the fine ones has only
+    guessed the coarse ones. Of smaller faces only crisp ones have such parts, whatever passes for detail elsewhere.
 
     Args:
         photo: Pyramid of the original crop, levels (h, w, C); channel 0 is lightness.
         restored: Pyramid of the restored crop.
         grain: (K, C), noise of the photo.
         sampling: Photo pixels per crop pixel.
+        steepness: Of the original crop's edges.
 
     Returns:
         For each octave, finest first, the photo's share (h, w, 1), 0..1 and smooth; None where it is zero everywhere.
     """
     octaves = len(photo) - 1
-    reach = (sampling - _FRAME_SAMPLING_START) / (FRAME_SAMPLING - _FRAME_SAMPLING_START)
-    if reach <= 0:
-        return [None] * octaves
+    large = _ramp(sampling, _FRAME_SAMPLING_START, FRAME_SAMPLING)
+    parts_reach = max(large, _ramp(steepness, *_CRISP_SMALL))
+    parts = sharper_parts(photo, restored, grain) * np.float32(parts_reach) if parts_reach > 0 else None
     shares: list[FloatImage | None] = []
     for octave in range(octaves):
-        if octave >= _KEPT_OCTAVES:
-            shares.append(None)
-            continue
-        own = np.maximum(_local_energy(photo[octave]) - grain[octave, 0] ** 2, 0.0)
-        drawn = _local_energy(restored[octave]) + np.float32(1e-6)
-        ratio = np.sqrt(own / drawn)
-        share = smoothstep((ratio - _KEEP_FROM) / (_KEEP_FULL - _KEEP_FROM)) * np.float32(min(reach, 1.0))
-        shares.append(share[..., None])
+        share = None
+        if parts is not None and parts.any():
+            height, width = photo[octave].shape[:2]
+            share = np.asarray(cv2.resize(parts, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        if large > 0 and octave < _KEPT_OCTAVES:
+            own = np.maximum(_local_energy(photo[octave]) - grain[octave, 0] ** 2, 0.0)
+            drawn = _local_energy(restored[octave]) + np.float32(1e-6)
+            fine = _standing(np.sqrt(own / drawn)) * np.float32(large)
+            share = fine if share is None else np.maximum(fine, share)
+        shares.append(None if share is None else share[..., None])
     return shares
+
+
+def sharper_parts(
+    photo: Sequence[FloatImage], restored: Sequence[FloatImage], grain: NDArray[np.float32]
+) -> FloatImage:
+    """Weigh the parts of a face that are sharper than their restoration, whatever scratches and dust run through them.
+
+    Args:
+        photo: Pyramid of the original crop, levels (h, w, C); channel 0 is lightness.
+        restored: Pyramid of the restored crop.
+        grain: (K, C), noise of the photo.
+
+    Returns:
+        (S / 16, S / 16), 0..1: the median over five by five squares, of the octave that tells less of sharpness.
+    """
+    side = max(1, photo[0].shape[0] // _SQUARE_PIXELS)
+    ratios = []
+    for octave in range(min(_TELLING_OCTAVES, len(photo) - 1)):
+        own = _energy_in_squares(photo[octave], _NOISE_MARGIN * float(grain[octave, 0]), side)
+        drawn = _energy_in_squares(restored[octave], 0.0, side) + np.float32(1e-6)
+        ratios.append(cv2.medianBlur(np.sqrt(own / drawn), 5))
+    share = _standing(np.min(ratios, axis=0))
+    return np.asarray(cv2.GaussianBlur(share, (0, 0), 1.0), np.float32)
+
+
+def _standing(ratio: FloatImage) -> FloatImage:
+    return smoothstep((ratio - np.float32(_KEEP_FROM)) / np.float32(_KEEP_FULL - _KEEP_FROM))
+
+
+def _ramp(value: float, start: float, full: float) -> float:
+    return min(max((value - start) / (full - start), 0.0), 1.0)
 
 
 def gradient_energy(lightness: FloatImage) -> float:

@@ -224,26 +224,64 @@ def test_detail_can_be_given_up_on_request():
     assert _blend(_rgb(leaves()), _rgb(_blur(leaves(), 2)), given_up, sampling=2.0).verdict is Verdict.RESTORED
 
 
-@settings(max_examples=25, deadline=None)
+def _drawn_by(model, sharp):
+    """What a model makes of a crop, good or absurd."""
+    return {
+        "constant": lambda: np.full_like(sharp, 50),
+        "blurred": lambda: _blur(sharp, 4),
+        "sharpened": lambda: sharp + (sharp - _blur(sharp, 2)),
+        "noise": lambda: 50 + np.random.default_rng(1).normal(0, 15, sharp.shape),
+        "shifted": lambda: np.roll(sharp, 9, axis=1),
+        "inverted": lambda: 100 - sharp,
+        "other": lambda: leaves(5, count=400),
+    }[model]()
+
+
+MODELS = ["constant", "blurred", "sharpened", "noise", "shifted", "inverted", "other"]
+
+
+def _keeps_gradient(photo, restored, strength, sampling, grain=1.0):
+    blend = BlendSettings(strength=strength, grain=grain)
+    blended = _blend(photo, restored, blend, sampling=sampling)
+    if blended.pixels is None:
+        return True
+    before, after = (gradient_energy(image[..., 0].astype(np.float32)) for image in (photo, blended.pixels))
+    return after >= LEAST_GRADIENT * before * 0.999
+
+
+@settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(["flat", "blurred", "noise", "shifted", "inverted", "other"]),
+    st.sampled_from(MODELS),
+    st.sampled_from(["sharp", "noisy", "left", "lower"]),
     st.floats(0.0, 0.8),
     st.floats(0.05, 1.0),
     st.floats(0.9, 6.0),
 )
-def test_no_model_makes_a_sharp_large_face_blurrier(model, softness, strength, sampling):
+def test_no_model_makes_a_sharp_large_face_blurrier(model, crop, softness, strength, sampling):
     sharp = leaves(count=400)
-    light = _blur(sharp, softness) if softness > 0.1 else sharp
-    restored = {
-        "flat": np.full_like(sharp, 50),
-        "blurred": _blur(sharp, 4),
-        "noise": 50 + np.random.default_rng(1).normal(0, 15, sharp.shape),
-        "shifted": np.roll(sharp, 9, axis=1),
-        "inverted": 100 - sharp,
-        "other": leaves(5, count=400),
-    }[model]
-    photo = _gray(light)
-    blended = _blend(photo, _gray(restored), BlendSettings(strength=strength), sampling=sampling)
-    if blended.pixels is not None:
-        before, after = (gradient_energy(image[..., 0].astype(np.float32)) for image in (photo, blended.pixels))
-        assert after >= LEAST_GRADIENT * before * 0.999
+    light = _blur(sharp, softness) if softness > 0.1 else sharp.copy()
+    if crop == "noisy":
+        light += np.random.default_rng(2).normal(0, 2, light.shape).astype(np.float32)
+    elif crop == "left":
+        light[:, : SIZE // 2] = _blur(light, 3)[:, : SIZE // 2]
+    elif crop == "lower":
+        light[SIZE // 2 :] = _blur(light, 3)[SIZE // 2 :]
+    assert _keeps_gradient(_gray(light), _gray(_drawn_by(model, sharp)), strength, sampling)
+
+
+def test_half_of_a_large_face_is_restored_and_the_sharp_half_stays():
+    sharp = leaves(count=400)
+    photo = sharp.copy()
+    photo[:, SIZE // 2 :] = _blur(sharp, 3)[:, SIZE // 2 :]
+    blended = _blend(_gray(photo), _gray(_blur(sharp, 1)), BlendSettings(), sampling=3.0)
+    change = np.abs(blended.pixels[..., 0] - _gray(photo)[..., 0])
+    assert blended.verdict is Verdict.RESTORED
+    assert np.median(change[:, : SIZE // 2 - 24]) < 0.1 * np.median(change[:, SIZE // 2 + 24 :])
+
+
+def test_grain_taken_off_by_request_is_no_loss_of_detail():
+    sharp = leaves(count=400)
+    photo = sharp.copy()
+    photo[:, SIZE // 2 :] = _blur(sharp, 3)[:, SIZE // 2 :]
+    noisy = _gray(photo + np.random.default_rng(2).normal(0, 3, sharp.shape))
+    assert _blend(noisy, _gray(_blur(sharp, 1)), CLEAN, sampling=3.0).verdict is Verdict.RESTORED

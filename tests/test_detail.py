@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from gfprestore.detail import (
     FRAME_SAMPLING,
     NEARLY_SHARP,
     SHARP_ENOUGH,
-    edge_steepness,
+    find_edges,
     gradient_energy,
     is_crisp,
+    measure_halves,
     measure_sharpness,
     photo_shares,
+    sharper_parts,
 )
 from gfprestore.grain import measure_grain
 from gfprestore.masks import oval_mask
@@ -23,6 +27,7 @@ from gfprestore.masks import oval_mask
 SIZE, OCTAVES = 256, 4
 
 
+@cache
 def leaves(seed=0, size=SIZE, count=900):
     """Overlapping discs of many sizes: the statistics of natural pictures in focus. Lightness, float32 (S, S)."""
     rng = np.random.default_rng(seed)
@@ -32,7 +37,9 @@ def leaves(seed=0, size=SIZE, count=900):
         radius = int(np.clip(6 / np.sqrt(rng.uniform(0.002, 1)), 5, 120))
         centre = tuple(int(value) for value in rng.integers(0, 2 * size, 2))
         cv2.circle(canvas, centre, radius, float(rng.uniform(25, 80)), -1)
-    return np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), np.float32)
+    lightness = np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA), np.float32)
+    lightness.setflags(write=False)
+    return lightness
 
 
 def _sharpness(lightness):
@@ -71,18 +78,18 @@ def test_the_steepness_of_a_step_is_its_closed_form(blur):
     # Within what sampling and the Sobel operator's own width add to both blurs.
     blurred = np.asarray(cv2.GaussianBlur(step, (0, 0), blur, borderType=cv2.BORDER_REPLICATE), np.float32)
     expected = np.sqrt((blur**2 + 2.4**2) / (blur**2 + 0.8**2))
-    assert edge_steepness(blurred) == pytest.approx(expected, rel=0.12)
+    assert find_edges(blurred).steepness() == pytest.approx(expected, rel=0.12)
 
 
 def test_noise_and_scratches_do_not_pass_for_crisp_edges():
     blurred = _blur(leaves(), 2.5)
-    plain = edge_steepness(blurred)
+    plain = find_edges(blurred).steepness()
     noisy = blurred + np.random.default_rng(1).normal(0, 2.0, blurred.shape).astype(np.float32)
     scratched = blurred.copy()
     scratched[:, 60:200:70] += 30
-    assert not is_crisp(blurred, 1.0)
-    assert edge_steepness(noisy) == pytest.approx(plain, abs=0.06)
-    assert not is_crisp(scratched, 1.0)
+    assert not is_crisp(plain, 1.0)
+    assert find_edges(noisy).steepness() == pytest.approx(plain, abs=0.06)
+    assert not is_crisp(find_edges(scratched).steepness(), 1.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -95,37 +102,80 @@ def test_scratches_and_dust_are_not_sharpness(seed):
 
 
 def test_a_flat_face_has_no_edges():
-    assert edge_steepness(np.full((SIZE, SIZE), 50, np.float32)) == 0
+    assert find_edges(np.full((SIZE, SIZE), 50, np.float32)).steepness() == 0
 
 
 def test_a_flat_face_is_not_sharp():
     assert _sharpness(np.full((SIZE, SIZE), 50, np.float32)) == 0
 
 
+def _half_blurred(sharp, side):
+    half, blurred = sharp.copy(), _blur(sharp, 3)
+    where = {
+        "left": np.s_[:, : SIZE // 2],
+        "right": np.s_[:, SIZE // 2 :],
+        "upper": np.s_[: SIZE // 2],
+        "lower": np.s_[SIZE // 2 :],
+    }
+    half[where[side]] = blurred[where[side]]
+    return half
+
+
+def _halves(lightness):
+    bands = split_bands(lightness[..., None], OCTAVES)
+    return measure_halves(bands, measure_grain(bands, lightness, 1.0), find_edges(lightness), 2.0)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "upper", "lower"])
+def test_the_sharp_and_the_soft_half_of_a_face_are_found(side):
+    softest, sharpest = _halves(_half_blurred(leaves(), side))
+    assert softest < NEARLY_SHARP <= sharpest
+    assert min(_halves(leaves())) >= SHARP_ENOUGH
+    assert max(_halves(_blur(leaves(), 3))) < NEARLY_SHARP
+
+
 def _shares(photo, restored, sampling):
     split = [split_bands(image[..., None], OCTAVES) for image in (photo, restored)]
-    return photo_shares(*split, np.zeros((OCTAVES, 1), np.float32), sampling)
+    steepness = find_edges(photo).steepness()
+    return photo_shares(*split, np.zeros((OCTAVES, 1), np.float32), sampling, steepness)
 
 
-def test_the_photo_stands_where_it_is_sharper():
+def test_the_photo_stands_where_it_is_sharper_in_all_octaves():
     sharp = leaves()
-    half = sharp.copy()
-    half[:, SIZE // 2 :] = _blur(sharp, 3)[:, SIZE // 2 :]
-    restored = _blur(sharp, 1.2)
-    share = _shares(half, restored, 1.5)[0][..., 0]
-    assert np.median(share[:, : SIZE // 2 - 16]) > 0.95
-    assert np.median(share[:, SIZE // 2 + 16 :]) < 0.05
-    assert share.min() >= 0 and share.max() <= 1
+    for share in _shares(_half_blurred(sharp, "right"), _blur(sharp, 1.2), 1.5):
+        middle, clear = share.shape[0] // 2, share.shape[0] // 16
+        assert np.median(share[:, : middle - clear]) > 0.95
+        assert np.median(share[:, middle + clear :]) < 0.05
+        assert share.min() >= 0 and share.max() <= 1
 
 
-def test_a_face_smaller_than_the_frame_leaves_detail_to_the_restoration():
+def test_a_soft_face_smaller_than_the_frame_is_left_to_the_restoration():
+    soft = _blur(leaves(), 2.2)
+    assert _shares(soft, _blur(leaves(), 3), 0.5) == [None] * OCTAVES
+
+
+def test_a_crisp_face_smaller_than_the_frame_stands_where_its_restoration_is_softer():
     sharp = leaves()
-    assert _shares(sharp, _blur(sharp, 3), 0.5) == [None] * OCTAVES
+    assert np.median(_shares(sharp, _blur(sharp, 3), 0.5)[0]) > 0.95
+    better = np.clip(50 + 1.8 * (sharp - 50), 0, 100)
+    assert all(share is None or np.median(share) < 0.05 for share in _shares(sharp, better, 0.5))
 
 
-def test_coarse_octaves_are_the_restorations():
+def test_a_scratch_and_dust_are_not_parts_that_stand():
+    restored = _blur(leaves(), 1.0)
+    soft = _blur(restored, 2.0)
+    dirty = soft.copy()
+    cv2.line(dirty, (40, 200), (220, 30), 95.0, 2, cv2.LINE_AA)
+    for x, y in np.random.default_rng(3).integers(20, 236, (12, 2)).tolist():
+        cv2.circle(dirty, (x, y), 2, 5.0, -1, cv2.LINE_AA)
+    bands = [split_bands(image[..., None], OCTAVES) for image in (dirty, restored)]
+    assert sharper_parts(*bands, np.zeros((OCTAVES, 1), np.float32)).mean() < 0.05
+
+
+def test_coarse_octaves_of_a_face_without_sharper_parts_are_the_restorations():
     sharp = leaves()
-    assert _shares(sharp, _blur(sharp, 3), FRAME_SAMPLING)[3] is None
+    soft = _shares(_blur(sharp, 3), sharp, FRAME_SAMPLING)
+    assert soft[3] is None
 
 
 def test_gradient_energy_against_a_slow_sum():
