@@ -87,7 +87,8 @@ def read_photo(path: Path) -> Photo:
     result for the decoder, 16 at 16 bits, and the file itself at 16 bits.
 
     Raises:
-        PhotoError: The file is missing, unreadable, no photo, damaged, truncated or too large; one sentence.
+        PhotoError: The file is missing, unreadable, no photo, damaged, truncated, too large or being written; one
+            sentence.
     """
     name = printable(path)
     try:
@@ -95,7 +96,11 @@ def read_photo(path: Path) -> Photo:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise PhotoError(f"{name} is not a file.")
-            return _read(stream, name, status.st_size)
+            photo = _read(stream, name, status.st_size)
+            now = os.fstat(stream.fileno())
+            if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+                raise PhotoError(f"{name} changed while it was read; run again once it is complete.")
+            return photo
     except OSError as error:
         raise PhotoError(f"{name} cannot be read ({error.strerror or type(error).__name__}).") from error
     except ValueError as error:  # A null character in the name.

@@ -34,8 +34,9 @@ _LARGEST_SEGMENT = 65533
 _XMP_PREFIX_BYTES = 29
 """What a JPEG's XMP segment holds before the packet."""
 
-_ENCODER_ERRORS = (OSError, ValueError, TypeError, MemoryError, RuntimeError, SystemError, cv2.error, exif.ExifError)
-"""What encoders raise; a write that the disk refuses is told apart by its error number."""
+_ENCODER_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SystemError, cv2.error, exif.ExifError)
+"""What encoders raise; a write that the disk refuses is told apart by its error number. Memory that runs out is left to
+the caller, who can say what would help."""
 
 
 def write_photo(path: Path, photo: Photo, *, quality: int | None = None, overwrite: bool = False) -> tuple[str, ...]:

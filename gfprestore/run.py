@@ -109,10 +109,12 @@ def _accounting(
         raise
     finally:
         stop.is_over = True
-        if lines is not None:
-            lines.finish(report, jobs, exit_code)
-        if has_begun:
-            say(report.summary())
+        try:
+            if lines is not None:
+                lines.finish(report, jobs, exit_code)
+        finally:
+            if has_begun:
+                say(report.summary())
 
 
 def _restore_all(

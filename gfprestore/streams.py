@@ -34,9 +34,9 @@ def map_ahead(items: Iterable[T], function: Callable[[T], R], *, workers: int, a
     """Yields `function(item)` for each item, in order, computed ahead in threads.
 
     Memory is bounded by `ahead`: at most that many results are begun or wait here, beside the one that was yielded
-    last. Items are drawn in the caller's thread, no earlier than that bound lets them begin. When the function fails, or
-    the drawing of an item, nothing more is begun, what is in work is finished and its results are yielded, and then the
-    first exception is raised: no work that was done goes unseen.
+    last. Items are drawn in the caller's thread, no earlier than that bound lets them begin. When the function or the
+    drawing of an item fails, nothing more is begun, what is in work is finished and its results are yielded, and then
+    the first exception is raised: no work that was done goes unseen.
 
     Args:
         items: What to work on; may be endless.

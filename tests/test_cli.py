@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from commands import call
 from fakes import fake_models
 from PIL import Image
 
 from gfprestore import __version__, run
 from gfprestore.cli import main
 from gfprestore.cli_options import OPTIONS
-from gfprestore.command import run_command
 from gfprestore.errors import DeviceError, ExitCode, WeightsError
 from gfprestore.options import RestoreOptions
 from gfprestore.photofile import read_photo
@@ -65,20 +64,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RestoreOptions]]:
 
     monkeypatch.setattr(run, "load_models", load)
     yield options_seen
-
-
-def call(*arguments: object) -> tuple[int, Result]:
-    """Runs the command as the console script does, in this process."""
-    runner = CliRunner()
-    with pytest.MonkeyPatch.context() as patch, runner.isolation() as streams:
-        patch.setattr(sys, "argv", ["gfprestore", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            run_command(main)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        out, err = streams[0].getvalue(), streams[1].getvalue()
-    result = Result(runner, out, err, out + err, None, stop.value.code or 0, None)
-    return int(stop.value.code or 0), result
 
 
 def test_a_folder_is_restored_with_its_sub_folders(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:

@@ -1,0 +1,372 @@
+"""Under every fault: an exit code, a sentence, one line for each source, whole results; and the next run finishes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from commands import call
+from fakes import fake_models
+from PIL import Image
+
+from gfprestore import photofile, photowrite, pipeline, run
+from gfprestore.background import ResizeUpscaler
+from gfprestore.engine import out_of_memory
+from gfprestore.errors import ExitCode
+from gfprestore.models import Models
+
+PHOTOS = 9
+THE_ONE = 4
+"""Number of the photo that meets the fault."""
+
+NO_MEMORY = "needs more memory than there is"
+
+Patch = pytest.MonkeyPatch
+Calm = Callable[[tuple[str, ...]], dict[str, str]]
+
+
+def darken(crop: np.ndarray) -> np.ndarray:
+    return crop // 2
+
+
+@pytest.fixture(autouse=True)
+def usual_logging() -> Iterator[None]:
+    """Takes back what the command sets for the whole process."""
+    logger = logging.getLogger("gfprestore")
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+def make_album(folder: Path) -> Path:
+    folder.mkdir()
+    for index in range(PHOTOS):
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        # How many faces the stand-in finds, and which photo it is.
+        pixels[0, 0] = (abs(index - THE_ONE) < 2, index, index)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return make_album(tmp_path / "album")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    """Digests of the results of an undisturbed run, by its options."""
+    folder = tmp_path_factory.mktemp("calm")
+    album = make_album(folder / "album")
+
+    @cache
+    def results(options: tuple[str, ...]) -> dict[str, str]:
+        out = folder / f"out{len(options)}"
+        with pytest.MonkeyPatch.context() as patch:
+            use(patch, fake_models(darken))
+            assert call(album, "-o", out, *options)[0] == ExitCode.OK
+        return digests(out)
+
+    return results
+
+
+def is_the_one(pixels: np.ndarray) -> bool:
+    return pixels.shape[:2] == (40, 60) and int(pixels[0, 0, 1]) == THE_ONE and int(pixels[0, 0, 2]) == THE_ONE
+
+
+def fails_once(patch: Patch, module: ModuleType, name: str, error: BaseException) -> None:
+    """Lets a function of a module fail at its `THE_ONE`th call."""
+    calls = iter(range(1000))
+    usual = getattr(module, name)
+
+    def function(*arguments: Any, **settings: Any) -> Any:
+        if next(calls) == THE_ONE:
+            raise error
+        return usual(*arguments, **settings)
+
+    patch.setattr(module, name, function)
+
+
+def use(patch: Patch, models: Models) -> None:
+    patch.setattr(run, "load_models", lambda *_: models)
+
+
+class FailingDetector:
+    """Finds what the usual stand-in finds, but for one photo."""
+
+    def __init__(self, fail: Callable[[], object]) -> None:
+        self.usual: Any = fake_models().detector
+        self.fail = fail
+
+    def detect(self, photos: list[np.ndarray]) -> object:
+        if is_the_one(photos[0]):
+            self.fail()
+        return self.usual.detect(photos)
+
+
+class FailingUpscaler(ResizeUpscaler):
+    """Enlarges as usual, but for one photo."""
+
+    def upscale(self, pixels: Any, size: tuple[int, int]) -> Any:
+        if is_the_one(pixels):
+            raise MemoryError
+        return super().upscale(pixels, size)
+
+
+def raise_no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+def allocate_too_much() -> None:
+    """What OpenCV raises when an allocation fails: a petabyte is had nowhere."""
+    cv2.resize(np.zeros((1, 1), np.uint8), (1 << 30, 1 << 20))
+
+
+def detector_fails(patch: Patch, album: Path, fail: Callable[[], object]) -> None:
+    use(patch, replace(fake_models(darken), detector=FailingDetector(fail)))  # type: ignore[arg-type]
+
+
+def restorer_fails(patch: Patch, album: Path, error: BaseException) -> None:
+    calls = iter(range(1000))
+
+    def change(crop: np.ndarray) -> np.ndarray:
+        if next(calls) == 1:
+            raise error
+        return crop // 2
+
+    use(patch, fake_models(change))
+
+
+def write_fails(patch: Patch, name: str, number: int) -> None:
+    """Lets the operating system refuse a call for results, and for nothing else."""
+    calls = iter(range(1000))
+    usual = getattr(os, name)
+
+    def function(what: Any, *more: Any) -> Any:
+        path = what if isinstance(what, str | os.PathLike) else f"/proc/self/fd/{what}"
+        path = os.fspath(path if name == "open" else Path(path).readlink())
+        if path.endswith(".part") and next(calls) >= THE_ONE:
+            raise OSError(number, os.strerror(number))
+        return usual(what, *more)
+
+    patch.setattr(os, name, function)
+
+
+def source_vanishes(patch: Patch, album: Path) -> None:
+    usual = photofile.read_photo
+
+    def read(path: Path) -> object:
+        if path.name == f"{THE_ONE}.png":
+            path.unlink()
+        return usual(path)
+
+    patch.setattr(pipeline, "read_photo", read)
+
+
+def source_changes(patch: Patch, album: Path) -> None:
+    usual = photofile.decode_pixels
+
+    def decode(image: Any, stream: Any) -> object:
+        decoded = usual(image, stream)
+        if is_the_one(decoded.pixels):
+            with (album / f"{THE_ONE}.png").open("ab") as more:
+                more.write(b"more")
+        return decoded
+
+    patch.setattr(photofile, "decode_pixels", decode)
+
+
+def target_appears(patch: Patch, album: Path) -> None:
+    usual = photowrite.write_photo
+
+    def write(path: Path, *arguments: Any, **settings: Any) -> object:
+        if path.name == f"{THE_ONE}.png":
+            path.write_bytes(b"of somebody else")
+        return usual(path, *arguments, **settings)
+
+    patch.setattr(pipeline, "write_photo", write)
+
+
+def asked_to_stop(patch: Patch, album: Path, number: signal.Signals) -> None:
+    patch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)  # also where a shell ignores Ctrl-C
+    usual = photowrite.write_photo
+
+    def write(path: Path, *arguments: Any, **settings: Any) -> object:
+        if path.name == f"{THE_ONE}.png":
+            signal.raise_signal(number)
+        return usual(path, *arguments, **settings)
+
+    patch.setattr(pipeline, "write_photo", write)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong in a run of `PHOTOS` photos."""
+
+    arrange: Callable[[Patch, Path], object]
+    code: int
+    said: str
+    lost: dict[str, int] | None = None
+    """Statuses beside `restored`; None where they depend on how far the threads were."""
+    options: tuple[str, ...] = ()
+
+
+ONE_FAILED = {"failed": 1}
+FAULTS = {
+    "no memory to decode": Fault(
+        lambda patch, _: fails_once(patch, photofile, "decode_pixels", MemoryError()), 3, NO_MEMORY, ONE_FAILED
+    ),
+    "no memory to find scratches": Fault(
+        lambda patch, _: fails_once(patch, pipeline, "find_scratches", MemoryError()),
+        3,
+        NO_MEMORY,
+        ONE_FAILED,
+        ("--descratch",),
+    ),
+    "no memory to detect": Fault(
+        lambda patch, album: detector_fails(patch, album, raise_no_memory), 3, NO_MEMORY, ONE_FAILED
+    ),
+    "no memory for opencv": Fault(
+        lambda patch, album: detector_fails(patch, album, allocate_too_much), 3, NO_MEMORY, ONE_FAILED
+    ),
+    "no memory on the device": Fault(
+        lambda patch, album: restorer_fails(patch, album, out_of_memory("cpu")), 6, "lower --batch-size"
+    ),
+    "no memory for a batch": Fault(
+        lambda patch, album: restorer_fails(patch, album, MemoryError()), 6, "lower --batch-size"
+    ),
+    "no memory for the background": Fault(
+        lambda patch, _: use(patch, replace(fake_models(darken), upscaler=FailingUpscaler("failing", "lanczos"))),
+        3,
+        NO_MEMORY,
+        ONE_FAILED,
+    ),
+    "no memory to retouch": Fault(
+        lambda patch, _: fails_once(patch, pipeline, "retouch_faces", MemoryError()), 3, NO_MEMORY, ONE_FAILED
+    ),
+    "no memory to paste": Fault(
+        lambda patch, _: fails_once(patch, pipeline, "paste_faces", MemoryError()), 3, NO_MEMORY, ONE_FAILED
+    ),
+    "no memory to encode": Fault(
+        lambda patch, _: fails_once(patch, photowrite, "encode_png", MemoryError()), 3, NO_MEMORY, ONE_FAILED
+    ),
+    "full disk": Fault(lambda patch, _: write_fails(patch, "fsync", errno.ENOSPC), 7, "the disk is full"),
+    "read-only output": Fault(lambda patch, _: write_fails(patch, "open", errno.EROFS), 7, "is read-only"),
+    "forbidden output": Fault(lambda patch, _: write_fails(patch, "open", errno.EACCES), 7, "permission is denied"),
+    "source that vanishes": Fault(source_vanishes, 3, "cannot be read (No such file", ONE_FAILED),
+    "source that changes": Fault(source_changes, 3, "changed while it was read", ONE_FAILED),
+    "target that appears": Fault(target_appears, 0, "1 skipped", {"skipped": 1}),
+    "interrupted": Fault(lambda patch, album: asked_to_stop(patch, album, signal.SIGINT), 130, "interrupted"),
+    "terminated": Fault(lambda patch, album: asked_to_stop(patch, album, signal.SIGTERM), 143, "terminated"),
+}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def check_account(report: Path, album: Path, out: Path, before: set[str], code: int) -> Counter[str]:
+    """Compares a report with the folders; returns how often each status is."""
+    first, *photos, last = [json.loads(line) for line in report.read_text().splitlines()]
+    assert first["photos"] == PHOTOS
+    assert Counter(line["source"] for line in photos) == Counter(str(album / name) for name in before)
+    statuses = Counter(line["status"] for line in photos)
+    assert sum(last[key] for key in ("restored", "without_face", "skipped", "failed", "unreached")) == PHOTOS
+    assert [last[key] for key in ("skipped", "failed", "unreached")] == [
+        statuses[key] for key in ("skipped", "failed", "unreached")
+    ]
+    assert last["exit_code"] == code
+    whole = {Path(line["target"]).name for line in photos if line["status"] in ("restored", "skipped")}
+    assert {path.name for path in out.iterdir()} == whole, "what is told to be written is there, and nothing else"
+    return statuses
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_accounted_for_and_the_next_run_finishes(
+    name: str, album: Path, tmp_path: Path, calm: Calm
+) -> None:
+    fault, out, report = FAULTS[name], tmp_path / "out", tmp_path / "report.jsonl"
+    sources = digests(album)
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, fake_models(darken))
+        fault.arrange(patch, album)
+        arguments = (album, "-o", out, "--report", report, "--batch-size", 2, *fault.options)
+        code, result = call(*arguments)
+    assert code == fault.code, result.output
+    assert fault.said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert " restored" in result.stderr, "the summary is said"
+    statuses = check_account(report, album, out, set(sources), code)
+    if fault.lost is not None:
+        assert statuses == {"restored": PHOTOS - sum(fault.lost.values()), **fault.lost}
+    else:
+        assert statuses["restored"] >= 1
+        assert statuses["unreached"] >= 1
+    if not name.startswith("source"):
+        assert digests(album) == sources
+
+    check_next_run(album, out, fault.options, calm)
+
+
+def check_next_run(album: Path, out: Path, options: tuple[str, ...], calm: Calm) -> None:
+    """The same command again finishes the job; what it gives is what an undisturbed run gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, fake_models(darken))
+        assert call(album, "-o", out, *options)[0] == ExitCode.OK
+    again = digests(out)
+    expected = {name: digest for name, digest in calm(options).items() if (album / name).exists()}
+    foreign = {key for key in again if (out / key).read_bytes() == b"of somebody else"}
+    assert again.keys() == expected.keys()
+    assert {key for key in again if again[key] != expected[key]} <= foreign
+
+
+def test_a_thread_that_raises_ends_the_run_with_its_traceback_and_the_account(
+    album: Path, tmp_path: Path, calm: Calm
+) -> None:
+    out, report = tmp_path / "out", tmp_path / "report.jsonl"
+    sources = digests(album)
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, fake_models(darken))
+        fails_once(patch, pipeline, "paste_faces", KeyError("a bug"))
+        with pytest.raises(KeyError) as raised:
+            call(album, "-o", out, "--report", report)
+    (note,) = raised.value.__notes__
+    assert note.startswith(f"while {album}")
+    assert note.endswith("was restored")
+    statuses = check_account(report, album, out, set(sources), 1)
+    assert statuses["restored"] >= 1
+    assert statuses["unreached"] >= 1
+    assert digests(album) == sources
+    check_next_run(album, out, (), calm)
+
+
+def test_a_report_on_a_full_disk_ends_the_run_and_the_summary_is_said(album: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, fake_models(darken))
+        usual = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".jsonl":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            usual(descriptor)
+
+        patch.setattr(os, "fsync", fsync)
+        code, result = call(album, "-o", tmp_path / "out", "--report", tmp_path / "report.jsonl")
+    assert code == ExitCode.OUTPUT
+    assert "The report" in result.stderr and "No space left" in result.stderr
+    assert f"3 photos restored (3 faces), {PHOTOS - 3} without a face" in result.stderr
