@@ -68,9 +68,7 @@ _KEEP_FROM, _KEEP_FULL = 0.7, 1.0
 """Amplitude of the photo's detail, relative to the restoration's, from which it begins to stand and wholly stands."""
 
 
-def measure_sharpness(
-    bands: Sequence[FloatImage], grain: NDArray[np.float32], half: NDArray[np.bool_] | None = None
-) -> float:
+def measure_sharpness(bands: Sequence[FloatImage], grain: NDArray[np.float32]) -> float:
     """Measure how sharp a face is in its crop, whatever its contrast, its noise or the model.
 
     The amplitude of the finest octave relative to that two octaves coarser, noise taken off both: a picture in focus
@@ -80,16 +78,25 @@ def measure_sharpness(
     Args:
         bands: Pyramid of the crop, levels (h, w, C); channel 0 is lightness.
         grain: (K, C) from `measure_grain`.
-        half: Part of the face that is looked at, (S / 16, S / 16); None is all of it.
 
     Returns:
         0 for no detail at all, about 0.4 to 0.65 in focus.
     """
+    finest, coarser, on_face = _energies(bands, grain)
+    return _sharpness_within(finest, coarser, on_face)
+
+
+def _energies(
+    bands: Sequence[FloatImage], grain: NDArray[np.float32]
+) -> tuple[FloatImage, FloatImage, NDArray[np.bool_]]:
+    """Energy of the finest octave and of that two octaves coarser, in squares, and which squares lie on the face."""
     side = max(1, bands[0].shape[0] // _SQUARE_PIXELS)
     finest, coarser = (_energy_in_squares(bands[octave], float(grain[octave, 0]), side) for octave in (0, 2))
-    on_face = _shrink(oval_mask(bands[0].shape[0]), side) > 0.5
-    on_face &= True if half is None else half
-    structured = on_face & (coarser >= np.quantile(coarser[on_face], _FLATTER_PART)) & (coarser > 0)
+    return finest, coarser, _shrink(oval_mask(bands[0].shape[0]), side) > 0.5
+
+
+def _sharpness_within(finest: FloatImage, coarser: FloatImage, squares: NDArray[np.bool_]) -> float:
+    structured = squares & (coarser >= np.quantile(coarser[squares], _FLATTER_PART)) & (coarser > 0)
     return float(np.sqrt(np.median(finest[structured] / coarser[structured]))) if structured.any() else 0.0
 
 
@@ -149,12 +156,12 @@ def measure_halves(
         As `measure_sharpness`: that of the softest half, and that of the sharpest whose edges are crisp, 0 for none.
     """
     size = bands[0].shape[0]
-    side = max(1, size // _SQUARE_PIXELS)
+    finest, coarser, on_face = _energies(bands, grain)
     measured, crisp = [], [0.0]
     for axis in (0, 1):
         for low, high in ((0.0, 0.5), (0.5, 1.0)):
-            crop_half, squares_half = (_stripe(n, axis, low, high) for n in (size, side))
-            measured.append(measure_sharpness(bands, grain, squares_half))
+            crop_half, squares_half = (_stripe(n, axis, low, high) for n in (size, len(on_face)))
+            measured.append(_sharpness_within(finest, coarser, on_face & squares_half))
             if is_crisp(edges.steepness(crop_half), sampling):
                 crisp.append(measured[-1])
     return min(measured), max(crisp)
@@ -188,8 +195,8 @@ def photo_shares(
     photo: Sequence[FloatImage],
     restored: Sequence[FloatImage],
     grain: NDArray[np.float32],
+    lightness: FloatImage,
     sampling: float,
-    steepness: float,
 ) -> list[FloatImage | None]:
     """Weigh where the photo's own detail stands against the restoration's.
 
@@ -201,20 +208,22 @@ def photo_shares(
         photo: Pyramid of the original crop, levels (h, w, C); channel 0 is lightness.
         restored: Pyramid of the restored crop.
         grain: (K, C), noise of the photo.
+        lightness: Of the original crop, (S, S).
         sampling: Photo pixels per crop pixel.
-        steepness: Of the original crop's edges.
 
     Returns:
         For each octave, finest first, the photo's share (h, w, 1), 0..1 and smooth; None where it is zero everywhere.
     """
     octaves = len(photo) - 1
     large = _ramp(sampling, _FRAME_SAMPLING_START, FRAME_SAMPLING)
-    parts_reach = max(large, _ramp(steepness, *_CRISP_SMALL))
-    parts = sharper_parts(photo, restored, grain) * np.float32(parts_reach) if parts_reach > 0 else None
+    parts = sharper_parts(photo, restored, grain)
+    if parts.any() and large < 1:
+        parts = parts * np.float32(max(large, _ramp(find_edges(lightness).steepness(), *_CRISP_SMALL)))
+    has_parts = bool(parts.any())
     shares: list[FloatImage | None] = []
     for octave in range(octaves):
         share = None
-        if parts is not None and parts.any():
+        if has_parts:
             height, width = photo[octave].shape[:2]
             share = np.asarray(cv2.resize(parts, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         if large > 0 and octave < _KEPT_OCTAVES:

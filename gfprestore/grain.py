@@ -123,7 +123,9 @@ def draw_grain(amounts: NDArray[np.float32], lightness: FloatImage, seed: int) -
             bands.append(np.zeros((side, side, channels), np.float32))
     bands.append(np.zeros((-(-size >> len(deviations)),) * 2 + (channels,), np.float32))
     noise = join_bands(bands)
-    noise *= _light_of_face(lightness)[..., None]
+    light = _light_of_face(lightness)
+    # Stacked by cv2: numpy takes five times as long to spread one channel over three.
+    noise *= light[..., None] if channels == 1 else cv2.merge([light] * channels)
     return noise
 
 

@@ -136,8 +136,7 @@ def test_the_sharp_and_the_soft_half_of_a_face_are_found(side):
 
 def _shares(photo, restored, sampling):
     split = [split_bands(image[..., None], OCTAVES) for image in (photo, restored)]
-    steepness = find_edges(photo).steepness()
-    return photo_shares(*split, np.zeros((OCTAVES, 1), np.float32), sampling, steepness)
+    return photo_shares(*split, np.zeros((OCTAVES, 1), np.float32), photo, sampling)
 
 
 def test_the_photo_stands_where_it_is_sharper_in_all_octaves():
