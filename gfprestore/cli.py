@@ -72,7 +72,7 @@ def main(
     options = RestoreOptions(**chosen)
     from gfprestore.folders import plan_jobs
 
-    jobs = plan_jobs(inputs, output, format=options.format)
+    jobs = plan_jobs(inputs, output, format=options.format, follows_links=options.follow_links)
     if dry_run:
         return _list_jobs(jobs, options)
     from gfprestore.run import run_jobs

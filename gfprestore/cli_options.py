@@ -28,6 +28,7 @@ OPTIONS = (
         metavar="REPORT",
         help="Leave out the photos that this report of an earlier run says are done.",
     ),
+    files("--follow-links", is_flag=True, help="Follow links out of the input folders."),
     files("--dry-run", is_flag=True, help="List what would be written, and write nothing."),
     result(
         "--upscale",

@@ -65,6 +65,7 @@ def plan_jobs(
     *,
     format: str = "auto",
     suffixes: frozenset[str] = frozenset(PHOTO_SUFFIXES),
+    follows_links: bool = False,
 ) -> list[Job]:
     """Lists the photos of the inputs in order, each with its target below the output folder. Writes nothing.
 
@@ -82,17 +83,19 @@ def plan_jobs(
         output: Folder for the results; need not exist.
         format: `auto` or a key of `FORMAT_SUFFIXES`.
         suffixes: Lower-case suffixes of the files taken from folders and patterns.
+        follows_links: Enter linked folders and take linked files, wherever they lead.
 
     Raises:
         UsageError: An input is missing or unreadable, or two sources would share one target.
         NoPhotosError: The inputs hold no photo.
-        OutputError: The output is not a writable folder, lies inside an input folder, or a target is a source.
+        OutputError: The output is not a writable folder, lies inside an input folder, holds a link out of itself where
+            a result should go, or a target is a source.
     """
     _check_inputs(inputs)
     _check_output(output)
     jobs: dict[tuple[Path, Path], Job] = {}
     for given in inputs:
-        for found in _find(given, output, suffixes):
+        for found in _find(given, output, suffixes, follows_links):
             relative = found.below.with_name(target_name(found.below.name, format))
             jobs.setdefault((found.source, relative), Job(found.source, output / relative, relative))
     planned = list(jobs.values())
@@ -100,6 +103,7 @@ def plan_jobs(
         names = _listed([printable(given) for given in inputs])
         raise NoPhotosError(f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}.")
     _check_sources_kept(planned)
+    _check_targets_inside(planned, output)
     _check_targets_differ(planned, output)
     return planned
 
@@ -144,23 +148,26 @@ def _listed_suffixes() -> str:
     return ", ".join(sorted(PHOTO_SUFFIXES))
 
 
-def _find(given: Path, output: Path, suffixes: frozenset[str]) -> Iterator[FoundPhoto]:
+def _find(given: Path, output: Path, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
     if _is_pattern(given):
-        yield from _find_pattern(given, output, suffixes)
+        yield from _find_pattern(given, output, suffixes, follows_links)
     elif given.is_dir():
         _check_output_outside(given, output)
-        yield from walk_photos(given, suffixes, pattern=(), skipped=None)
+        # A link may lead to the results of an earlier run.
+        skipped = output.resolve() if follows_links else None
+        yield from walk_photos(given, suffixes, pattern=(), skipped=skipped, follows_links=follows_links)
     elif given.is_file():
         yield FoundPhoto(given, Path(given.name))
     else:
         raise UsageError(f"{printable(given)} is neither a file nor a folder; name photo files or folders.")
 
 
-def _find_pattern(given: Path, output: Path, suffixes: frozenset[str]) -> Iterator[FoundPhoto]:
+def _find_pattern(given: Path, output: Path, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
     parts = given.parts
     fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
     root = Path(*parts[:fixed])
-    found = list(walk_photos(root, suffixes, parts[fixed:], skipped=output.resolve())) if root.is_dir() else []
+    walk = walk_photos(root, suffixes, parts[fixed:], skipped=output.resolve(), follows_links=follows_links)
+    found = list(walk) if root.is_dir() else []
     if not found:
         log.warning("%s matches no photo.", printable(given))
     yield from found
@@ -197,6 +204,16 @@ def _check_sources_kept(jobs: Sequence[Job]) -> None:
             raise OutputError(
                 f"The result of {printable(job.source)} would overwrite the source {printable(taken.source)};"
                 " name another folder with --output."
+            )
+
+
+def _check_targets_inside(jobs: Sequence[Job], output: Path) -> None:
+    """A link among the folders of the output must not lead the results out of it."""
+    real = output.resolve()
+    for folder in {job.target.parent for job in jobs}:
+        if not folder.resolve().is_relative_to(real):
+            raise OutputError(
+                f"The folder {printable(folder)} leads out of the output folder; name another with --output."
             )
 
 

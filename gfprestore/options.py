@@ -110,6 +110,9 @@ class RestoreOptions:
     overwrite: bool = False
     """Write targets that exist already."""
 
+    follow_links: bool = False
+    """Enter linked folders and take linked files, wherever they lead."""
+
     format: str = "auto"
     """Output format: `auto` keeps the source's, else `jpg`, `png`, `tiff`, `webp`."""
 

@@ -37,7 +37,12 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def walk_photos(
-    root: Path, suffixes: frozenset[str], pattern: tuple[str, ...] = (), skipped: Path | None = None
+    root: Path,
+    suffixes: frozenset[str],
+    pattern: tuple[str, ...] = (),
+    skipped: Path | None = None,
+    *,
+    follows_links: bool = False,
 ) -> Iterator[FoundPhoto]:
     """Yields the photos below a folder in order of their names, each folder's content at the folder's place.
 
@@ -49,6 +54,8 @@ def walk_photos(
         suffixes: Lower-case suffixes of the files that count.
         pattern: Parts of a shell pattern; only files that it matches, or whose folder it matches, count.
         skipped: Resolved path of a folder to pass over, such as the output of `**/*.jpg`.
+        follows_links: Enter linked folders and take linked files, wherever they lead. Of several links to a folder the
+            first is entered, and none that lies in that folder, so that the walk ends soon.
 
     Raises:
         UsageError: A folder cannot be read.
@@ -57,18 +64,27 @@ def walk_photos(
     left_out = 0
     # A stack instead of recursion: a path may hold more folders than Python allows nested calls.
     stack = [_scan(root, Path(), _expand({0}, pattern))]
+    trail, linked = [real_root], set[Path]()
     while stack:
         step = next(stack[-1], None)
         if step is None:
             stack.pop()
+            trail.pop()
             continue
         entry, below, states = step
         matched = _advance(states, entry.name, pattern)
-        if entry.is_dir(follow_symlinks=False):
-            if matched and (skipped is None or entry.name != skipped.name or Path(entry.path).resolve() != skipped):
+        if entry.is_dir(follow_symlinks=follows_links):
+            folder = trail[-1] / entry.name
+            if entry.is_symlink() and matched:
+                folder = folder.resolve()
+                if folder in trail or folder in linked:
+                    continue
+                linked.add(folder)
+            if matched and folder != skipped:
                 stack.append(_scan(Path(entry.path), below / entry.name, matched))
+                trail.append(folder)
         elif len(pattern) in matched and split_suffix(entry.name)[1].lower() in suffixes:
-            if _belongs(entry, real_root):
+            if _belongs(entry, None if follows_links else real_root):
                 yield FoundPhoto(Path(entry.path), below / entry.name)
             else:
                 left_out += 1
@@ -88,10 +104,11 @@ def _scan(folder: Path, below: Path, states: frozenset[int]) -> Iterator[tuple[o
     return ((entry, below, states) for entry in visible)
 
 
-def _belongs(entry: os.DirEntry[str], real_root: Path) -> bool:
+def _belongs(entry: os.DirEntry[str], real_root: Path | None) -> bool:
     """Whether an entry that is no folder is a file of the tree: a link out of it, a pipe or a device is not.
 
-    A link that leads nowhere inside the tree stays, so that reading it fails and the photo is accounted for.
+    A link that leads nowhere inside the tree stays, so that reading it fails and the photo is accounted for. Without a
+    root a link may lead anywhere.
     """
     if not entry.is_symlink():
         return entry.is_file()
@@ -99,7 +116,7 @@ def _belongs(entry: os.DirEntry[str], real_root: Path) -> bool:
         real = Path(entry.path).resolve()
     except (OSError, RuntimeError):  # A loop of links; RuntimeError up to Python 3.12.
         return False
-    return real.is_relative_to(real_root) and (real.is_file() or not real.exists())
+    return (real_root is None or real.is_relative_to(real_root)) and (real.is_file() or not real.exists())
 
 
 def _expand(states: Iterable[int], pattern: tuple[str, ...]) -> frozenset[int]:

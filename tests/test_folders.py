@@ -112,6 +112,42 @@ def test_links_out_of_the_tree_are_left_out_and_told(
     ], "named by the user, a link is followed"
 
 
+def test_links_are_followed_when_asked_and_the_walk_ends(album: Path, tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/s.jpg", "elsewhere/deep/t.jpg", "out/r.jpg")
+    (album / "folder-link").symlink_to(tmp_path / "elsewhere")
+    (album / "file-link.jpg").symlink_to(tmp_path / "elsewhere" / "s.jpg")
+    (album / "loop").symlink_to(album)
+    (tmp_path / "elsewhere" / "deep" / "back").symlink_to(album)
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "elsewhere")
+    (album / "results").symlink_to(tmp_path / "out")
+    plain = ["a.PNG", "b.jpg", "m/e.webp", "m/n/d.JPeG", "z/c.tif"]
+    assert relatives(plan_jobs([album], tmp_path / "out")) == plain
+    followed = sorted([*plain, "file-link.jpg", "folder-link/s.jpg", "folder-link/deep/t.jpg"])
+    for root in (album, album / "**"):
+        assert sorted(relatives(plan_jobs([root], tmp_path / "out", follows_links=True))) == followed
+
+
+def test_a_tangle_of_links_is_walked_soon(tmp_path: Path) -> None:
+    folders = [tmp_path / "in" / str(number) for number in range(12)]
+    for folder in folders:
+        make(folder, "a.jpg")
+        for other in folders:
+            (folder / f"to-{other.name}").symlink_to(other)
+    found = relatives(plan_jobs([tmp_path / "in"], tmp_path / "out", follows_links=True))
+    assert len(found) <= len(folders) * 2
+
+
+def test_a_link_out_of_the_output_is_refused(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "out" / "z").symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match="leads out of the output"):
+        plan_jobs([album], tmp_path / "out")
+    (tmp_path / "out" / "z").unlink()
+    (tmp_path / "out" / "z").symlink_to(tmp_path / "out" / "m")
+    assert len(plan_jobs([album], tmp_path / "out")) == 5, "a link inside it does no harm"
+
+
 ODD_NAMES = [
     b"two\nlines.jpg",
     b"\xff\xfe\x80.jpg",
