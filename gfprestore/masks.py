@@ -144,7 +144,7 @@ _SURROUNDINGS = frozenset({FaceLabel.BACKGROUND, FaceLabel.CLOTHES, FaceLabel.HA
 _PARSED_FEATHER = 0.0625
 """Part of the crop's side over which the mask of a parsed region rises: 32 px of 512, so at most 12/255 per pixel."""
 
-_FEWEST_FEATHER_PIXELS = 10.0
+_FEWEST_FEATHER_PIXELS = 14.0
 """Width of that edge in pixels of the output, as long as the face leaves room for it: small faces get a softer edge."""
 
 _WIDEST_FEATHER = 0.15

@@ -49,10 +49,13 @@ COLUMNS = (
     Column("psnr-matched", True, "truth", 3, "PSNR after matching each channel's mean and deviation, as published"),
     Column("ssim-matched", True, "truth", 4, "SSIM after matching each channel's mean and deviation, as published"),
     Column("seam", False, "background", 1, "largest luma step across the border of pasted faces, of 255"),
+    Column("seam-ratio", False, "background", 2, "steepest luma steps near that border, relative to the background's"),
 )
 """All metrics, in the order of the tables."""
 
-_DEFAULTS = frozenset({"lpips-vgg", "fid", "niqe", "deg", "psnr", "ssim", "psnr-matched", "ssim-matched", "seam"})
+_DEFAULTS = frozenset(
+    {"lpips-vgg", "fid", "niqe", "deg", "psnr", "ssim", "psnr-matched", "ssim-matched", "seam", "seam-ratio"}
+)
 
 
 def choose_columns(

@@ -124,7 +124,7 @@ def _plain_metrics(columns: Collection[str]) -> list[Metric]:
             metrics.append(PsnrMetric(is_matched=is_matched))
         if f"ssim{suffix}" in columns:
             metrics.append(SsimMetric(is_matched=is_matched))
-    if "seam" in columns:
+    if "seam" in columns or "seam-ratio" in columns:
         metrics.append(SeamMetric())
     return metrics
 

@@ -8,7 +8,7 @@ import torch
 
 from gfprestore.evaluation.batch import ImageBatch
 from gfprestore.evaluation.lmd import LmdMetric, landmark_distance
-from gfprestore.evaluation.seam import SeamMetric, seam_step
+from gfprestore.evaluation.seam import SeamMetric, seam_ratio, seam_step
 from gfprestore.photo import DetectedFace
 
 
@@ -65,13 +65,38 @@ def test_a_face_at_the_photo_s_edge_has_no_seam_there():
     assert seam_step(paste(background, (0, 20, 0, 40), weights, 150), background) == pytest.approx(10)
 
 
+def test_a_change_of_sign_inside_a_face_is_no_border():
+    background = np.full((60, 60, 3), 100, np.uint8)
+    tilt = np.linspace(-40, 40, 41)[:, None] * np.ones(41)
+    restored = background.copy()
+    restored[10:51, 10:51] = np.rint(100 + tilt * ramp(41, 16))[..., None]
+    # The row in the middle is unchanged from one side of the face to the other.
+    assert (restored[30] == background[30]).all()
+    restored[29:32, 28:33] = np.array([[130, 130, 130, 130, 130], [100, 100, 100, 100, 100], [70] * 5])[..., None]
+    assert seam_step(restored, background) <= 40 / 16
+
+
+def test_a_seam_hides_where_the_photo_is_as_steep():
+    rng = np.random.default_rng(0)
+    busy = rng.integers(60, 140, (80, 80, 3)).astype(np.uint8)
+    flat = np.full((80, 80, 3), 100, np.uint8)
+    weights = np.ones((40, 40))
+    assert seam_ratio(paste(busy, (20, 60, 20, 60), weights, 130), busy) < 1.2
+    assert seam_ratio(paste(flat, (20, 60, 20, 60), weights, 130), flat) == pytest.approx(30)
+    assert seam_ratio(paste(flat, (20, 60, 20, 60), ramp(40, 19), 110), flat) <= 1
+    assert seam_ratio(flat, flat) == 1
+    assert math.isnan(seam_ratio(flat + 1, flat))
+
+
 def test_batches_of_seams():
     background = torch.full((2, 3, 20, 20), 100, dtype=torch.uint8)
     restored = background[:, None].repeat(1, 2, 1, 1, 1)
     restored[1, 1, :, 5:9, 5:9] = 130
     images = torch.cat([restored, background[:, None]], dim=1)
     batch = ImageBatch(("a", "b"), images, has_truth=False, has_background=True)
-    np.testing.assert_allclose(SeamMetric().measure(batch)["seam"], [[0, 0], [0, 30]], rtol=1e-5)
+    measured = SeamMetric().measure(batch)
+    np.testing.assert_allclose(measured["seam"], [[0, 0], [0, 30]], rtol=1e-5)
+    np.testing.assert_allclose(measured["seam-ratio"], [[1, 1], [1, 30]], rtol=1e-5)
 
 
 def face(shift: float) -> DetectedFace:
