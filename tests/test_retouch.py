@@ -8,12 +8,18 @@ import cv2
 import numpy as np
 import pytest
 from PIL import ImageCms
+from real_faces import EYES
 
-from gfprestore.align import FACE_TEMPLATE, align_face
+from gfprestore.align import FACE_TEMPLATE, align_face, face_template, similarity_transform
 from gfprestore.colour import to_srgb
+from gfprestore.evaluation.seam import seam_ratio, seam_step
+from gfprestore.geometry import invert, map_points
 from gfprestore.masks import FaceLabel
 from gfprestore.options import RestoreOptions
+from gfprestore.paste import paste_faces
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata
+from gfprestore.photofile import read_photo
+from gfprestore.resize import output_size, resize_photo
 from gfprestore.retouch import RestoredCrop, retouch_faces
 
 
@@ -113,3 +119,46 @@ def test_a_wide_gamut_photo_changes_in_its_own_numbers(dtype: type) -> None:
     assert retouch.patch is not None
     change = np.abs(retouch.patch.restored - face.crop.astype(np.float32))
     assert change.max() <= 1.5 * (257 if dtype == np.uint16 else 1)
+
+
+def _pasted(photo: Photo, landmarks: np.ndarray, draw, options: RestoreOptions) -> tuple[np.ndarray, np.ndarray]:
+    """The result and the plainly enlarged photo."""
+    box = np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)])
+    face = align_face(photo, DetectedFace(box, landmarks, 0.9), 512)
+    retouches = retouch_faces(photo, [face], [RestoredCrop(draw(face.crop))], options)
+    height, width = photo.pixels.shape[:2]
+    plain = resize_photo(photo.pixels, output_size(width, height, options.upscale))
+    canvas = plain.copy()
+    paste_faces(canvas, photo.pixels, [each.patch for each in retouches if each.patch], canvas_is_resized_photo=True)
+    return canvas, plain
+
+
+@pytest.mark.parametrize("mask", ["face", "head", "square"])
+@pytest.mark.parametrize("crop_pixels", [40, 120, 400])
+def test_on_a_flat_photo_no_seam_is_seen_whatever_was_drawn(mask, crop_pixels: int) -> None:
+    photo = Photo(np.full((520, 520, 3), 120, np.uint8), PhotoMetadata("PNG"))
+    landmarks = (FACE_TEMPLATE - 256) * (crop_pixels / 512) + 260
+    drawn = cv2.resize(
+        np.random.default_rng(1).integers(0, 256, (24, 24, 3), dtype=np.uint8),
+        (512, 512),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    result, plain = _pasted(photo, landmarks, lambda crop: drawn, RestoreOptions(strength=1.0, mask=mask))
+    assert (result != plain).any()
+    assert seam_step(result, plain) < 12
+
+
+@pytest.mark.parametrize("name", sorted(EYES))
+def test_on_real_photos_the_border_is_hardly_steeper_than_the_photo(name: str, real_photos) -> None:
+    photo = read_photo(real_photos / name)
+    to_crop = similarity_transform(np.array(EYES[name]), face_template(512)[:2])
+    landmarks = map_points(invert(to_crop), face_template(512))
+
+    def draw(crop: np.ndarray) -> np.ndarray:
+        smooth = cv2.bilateralFilter(crop, 0, 30, 5).astype(np.float32)
+        return np.clip(smooth + 3 * (smooth - cv2.GaussianBlur(smooth, (0, 0), 4)), 0, 255).astype(np.uint8)
+
+    result, plain = _pasted(photo, landmarks, draw, RestoreOptions(strength=1.0))
+    assert np.abs(result.astype(float) - plain).max() > 30
+    assert seam_step(result, plain) < 12
+    assert seam_ratio(result, plain) < 1.5
