@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,10 +87,11 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
     facts: dict[str, object] = {"device": device, "precision": precision, "face": _facts(name, path)}
     upscaler = place.load_upscaler(say)
     facts["background"] = upscaler.description
-    recogniser = place.load_recogniser()
+    recogniser = place.load_recogniser(facts)
     chroma = place.load_chroma(name, say)
     if chroma is not None:
         facts["colour"] = chroma.description
+    facts["weights"] = place.digests
     if options.aligned:
         return Models(restorer, upscaler, name, facts, recogniser=recogniser, chroma=chroma)
     detector, facts["detector"] = place.load_detector()
@@ -107,6 +108,8 @@ class _Place:
     cache: Path
     options: RestoreOptions
     progress: Progress | None
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights read for the background and for colour, by their name."""
 
     def load_detector(self) -> tuple[FaceDetector, dict[str, str]]:
         options = self.options
@@ -138,7 +141,7 @@ class _Place:
                 return parser, {"parser": _facts(name, path)}
         return None, {}
 
-    def load_recogniser(self) -> FaceRecogniser | None:
+    def load_recogniser(self, facts: dict[str, object]) -> FaceRecogniser | None:
         options = self.options
         if options.identity_limit is None:
             return None
@@ -148,13 +151,14 @@ class _Place:
                 "--identity-limit needs a face recogniser as an ONNX file; name one with --recogniser, "
                 "or leave --identity-limit out."
             )
+        facts["recogniser"] = _facts(path.name, path)
         return FaceRecogniser(path)
 
     def read_weights(self, name: str) -> Mapping[str, Tensor]:
         options = self.options
-        return read_state_dict(
-            ensure_weights(name, folder=options.weights, offline=options.offline, progress=self.progress)
-        )
+        path = ensure_weights(name, folder=options.weights, offline=options.offline, progress=self.progress)
+        self.digests[name] = weights_digest(path)
+        return read_state_dict(path)
 
     def load_chroma(self, face_model: str, say: Say) -> ChromaSource | None:
         if self.options.colorize == "off":
@@ -173,7 +177,7 @@ class _Place:
 
     def load_upscaler(self, say: Say) -> Upscaler:
         options = self.options
-        return build_upscaler(
+        upscaler = build_upscaler(
             options.background,
             options.upscale,
             read_weights=self.read_weights,
@@ -184,6 +188,9 @@ class _Place:
             cache_folder=self.cache,
             notify=say,
         )
+        if Path(options.background).is_file():
+            self.digests[options.background] = weights_digest(Path(options.background))
+        return upscaler
 
 
 def _facts(name: str, path: Path) -> dict[str, str]:

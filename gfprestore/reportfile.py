@@ -2,7 +2,13 @@ r"""The JSON lines that account for every source of a run.
 
 A report file holds one JSON object a line, ASCII only. Schema 1:
 
-- The first line tells about the run: `{"schema": 1, "kind": "run", "photos": N, ...}` and whatever the caller adds.
+- The first line tells about the run, for all photos that follow: `{"schema": 1, "kind": "run", "photos": N, "version":
+  text, "options": {...}, "models": {...}}`. The options are the fields of `RestoreOptions`. The models are `device`,
+  `precision`, `face`, `detector`, `parser` and `recogniser` (each `{"name": text, "sha256": text}`, where there is
+  one), `background` and `colour` (what they are, in words) and `weights` (name -> SHA-256 of what those two read). The
+  models are `{}` where the run ended before they were loaded.
+- Where a run resumes another, whose report is another file, that one's lines of the photos that are finished follow,
+  with `"earlier": true`; neither `photos` nor the last line counts them.
 - One line per source, written as soon as it is known: `{"kind": "photo", "status": S, "source": path, "target": path,
   ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `faces`, `seconds` (by stage) and
   `warnings`; `skipped` adds `reason`; `failed` adds `error`; `unreached`, for photos that the run did not come to, adds
@@ -73,9 +79,17 @@ class ReportFile:
         """Closes the file; what was written stays."""
         self.close()
 
-    def start(self, photos: int, run: Mapping[str, object]) -> None:
-        """Writes the first line: how many sources there are and facts about the run, such as version and options."""
+    def start(self, photos: int, run: Mapping[str, object], earlier: Iterable[Mapping[str, object]] = ()) -> None:
+        """Writes the first line, and those of photos that an earlier run finished.
+
+        Args:
+            photos: How many sources there are to do.
+            run: Facts about the run, such as version and options.
+            earlier: Lines of the report that is gone on from, for the sources that are left out.
+        """
         self._write({"schema": SCHEMA, "kind": "run", "photos": photos, **run})
+        for line in earlier:
+            self._write({**line, "earlier": True})
 
     def add(self, outcome: Outcome) -> None:
         """Writes the line of one photo."""
@@ -181,18 +195,18 @@ def _paths(job: Job) -> dict[str, object]:
     return {"source": str(job.source), "target": str(job.target)}
 
 
-def read_statuses(path: Path) -> dict[Path, str]:
-    """The last status of every source in a report file: what a later run must still do, and what it need not.
+def read_lines(path: Path) -> dict[Path, dict[str, object]]:
+    """The last line of every source in a report file: what a later run must still do, and what it need not.
 
     A last line torn by a kill is passed over.
 
     Returns:
-        Source as it was named -> `restored`, `skipped`, `failed` or `unreached`.
+        Source as it was named -> its line, with its `status`.
 
     Raises:
         UsageError: The file is missing or no report of this schema.
     """
-    statuses: dict[Path, str] = {}
+    found: dict[Path, dict[str, object]] = {}
     try:
         with path.open(encoding="ascii", errors="replace") as stream:
             lines = (_parse(line) for line in stream)
@@ -200,11 +214,11 @@ def read_statuses(path: Path) -> dict[Path, str]:
                 raise UsageError(f"{printable(path)} is not a report of schema {SCHEMA}; name one that --report wrote.")
             for line in lines:
                 if line.get("kind") == "photo" and "source" in line:
-                    statuses[Path(str(line["source"]))] = str(line.get("status"))
+                    found[Path(str(line["source"]))] = line
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError(f"The report {printable(path)} cannot be read ({reason}); check --resume.") from error
-    return statuses
+    return found
 
 
 def read_faces(path: Path) -> dict[Path, list[tuple[float, float, float, float]]]:

@@ -18,7 +18,7 @@ from gfprestore.options import RestoreOptions
 from gfprestore.pipeline import restore_photos
 from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
-from gfprestore.reportfile import ReportFile, read_statuses
+from gfprestore.reportfile import ReportFile, read_lines
 from gfprestore.stopping import StopRequest
 
 Say = Callable[[str], None]
@@ -54,16 +54,17 @@ def run_jobs(
         GfprestoreError: The run ended early; its summary has been said.
         KeyboardInterrupt: It was interrupted or terminated; the summary has been said too.
     """
+    earlier: list[dict[str, object]] = []
     if resume is not None:
-        jobs = _unfinished(jobs, resume, say)
+        jobs, earlier = _unfinished(jobs, resume, say)
     for folder in {job.target.parent for job in jobs}:
         # What an earlier run was writing when it was killed.
         remove_leftovers(folder)
     report = Report(planned=len(jobs))
     with ExitStack() as stack:
         lines = None
+        goes_on = resume is not None and report_name is not None and _is_same_file(Path(report_name), resume)
         if report_name is not None:
-            goes_on = resume is not None and Path(report_name) == resume
             lines = stack.enter_context(ReportFile(report_name, append=goes_on))
         stop = stack.enter_context(StopRequest())
         stack.enter_context(_accounting(report, lines, jobs, say, stop))
@@ -73,7 +74,7 @@ def run_jobs(
                 models = load_models(options, say, progress)
         finally:
             if lines is not None:
-                lines.start(len(jobs), _run_facts(options, models))
+                lines.start(len(jobs), _run_facts(options, models), () if goes_on else earlier)
         stop.waits = True
         _restore_all(jobs, models, options, report, lines, say, shows_progress, stop)
         stop.raise_if_asked()
@@ -150,11 +151,22 @@ def _remarks(outcome: Outcome) -> list[str]:
     return []
 
 
-def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> list[Job]:
-    statuses = read_statuses(resume)
-    left = [job for job in jobs if statuses.get(job.source) not in FINISHED or not job.target.exists()]
-    say(f"{len(jobs) - len(left)} of {len(jobs)} photos are finished according to {printable(resume)}.")
-    return left
+def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> tuple[list[Job], list[dict[str, object]]]:
+    """The jobs that are left, and the lines of the others in the report."""
+    lines = read_lines(resume)
+    left, finished = [], []
+    for job in jobs:
+        line = lines.get(job.source, {})
+        if line.get("status") in FINISHED and job.target.exists():
+            finished.append(line)
+        else:
+            left.append(job)
+    say(f"{len(finished)} of {len(jobs)} photos are finished according to {printable(resume)}.")
+    return left, finished
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _run_facts(options: RestoreOptions, models: Models | None) -> dict[str, object]:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gfprestore.errors import ExitCode, OutputError, UsageError
 from gfprestore.folders import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, Report, Restored, Skipped, duration
-from gfprestore.reportfile import SCHEMA, ReportFile, read_statuses
+from gfprestore.reportfile import SCHEMA, ReportFile
+from gfprestore.reportfile import read_lines as read_report
 
 
 def job(name: str) -> Job:
@@ -74,6 +75,10 @@ def test_durations_read_well_and_never_say_sixty(seconds: float) -> None:
     words = duration(seconds).split()
     assert words[1::2] in (["s"], ["min", "s"], ["h", "min"])
     assert all(float(number) < 60 for number in words[2::2])
+
+
+def read_statuses(path: Path) -> dict[Path, object]:
+    return {source: line["status"] for source, line in read_report(path).items()}
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

@@ -1,0 +1,96 @@
+"""What a run's report says about the networks that made its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import call
+from fakes import fake_models
+from PIL import Image
+
+from gfprestore import models, run
+from gfprestore.digest import weights_digest
+from gfprestore.errors import ExitCode
+from gfprestore.manifest import MANIFEST
+from gfprestore.options import RestoreOptions
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    (tmp_path / "album").mkdir()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "album" / "a.png")
+    return tmp_path / "album"
+
+
+def test_the_first_line_names_the_weights_and_the_options(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        run, "load_models", lambda *_: dataclasses.replace(fake_models(), facts={"face": {"sha256": "0"}})
+    )
+    report = tmp_path / "report.jsonl"
+    assert call(album, "-o", tmp_path / "out", "--report", report, "--strength", 0.25)[0] == ExitCode.OK
+    first = json.loads(report.read_text().splitlines()[0])
+    assert first["models"] == {"face": {"sha256": "0"}}
+    assert first["options"].keys() == {option.name for option in dataclasses.fields(RestoreOptions)}
+    assert first["options"]["strength"] == 0.25
+
+
+def test_facts_hold_the_digest_of_every_file_that_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    background, recogniser = tmp_path / "background.pth", tmp_path / "recogniser.onnx"
+    torch.save({"a": torch.ones(1)}, background)
+    recogniser.write_bytes(b"a network")
+    # The engines are tested elsewhere; here only what is told about their files.
+    for name in ("build_restorer", "build_detector", "FaceRecogniser"):
+        monkeypatch.setattr(models, name, lambda *_, **__: None)
+    monkeypatch.setattr(models, "build_upscaler", lambda *_, **__: fake_models().upscaler)
+
+    def read_colour(read_weights: object, **_: object) -> object:
+        read_weights("detector-compact")  # type: ignore[operator]  # any file of the manifest that is here
+        return fake_models().upscaler
+
+    monkeypatch.setattr(models, "build_chroma_source", read_colour)
+    options = RestoreOptions(
+        model="compact",
+        detector="detector-compact",
+        background=str(background),
+        recogniser=recogniser,
+        identity_limit=40,
+        colorize="auto",
+        offline=True,
+    )
+    facts = models.load_models(options, print).facts
+    known = {entry.name: entry.sha256 for entry in MANIFEST}
+    assert facts["face"] == {"name": "compact", "sha256": known["compact"]}
+    assert facts["detector"] == {"name": "detector-compact", "sha256": known["detector-compact"]}
+    assert facts["recogniser"] == {"name": "recogniser.onnx", "sha256": weights_digest(recogniser)}
+    assert facts["weights"] == {
+        str(background): weights_digest(background),
+        "detector-compact": known["detector-compact"],
+    }
+    json.dumps(facts)
+
+
+def test_resuming_into_a_new_report_gives_a_line_for_every_source_and_does_nothing_twice(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "load_models", lambda *_: fake_models())
+    out, reports = tmp_path / "out", [tmp_path / f"{number}.jsonl" for number in range(3)]
+    (album / "b.png").write_bytes(b"broken")
+    assert call(album, "-o", out, "--report", reports[0])[0] == ExitCode.SOME_FAILED
+    shutil.copy(album / "a.png", album / "b.png")
+    shutil.copy(album / "a.png", album / "c.png")
+    for number, done in ((1, {"a.png"}), (2, {"a.png", "b.png", "c.png"})):
+        arguments = (album, "-o", out, "--overwrite", "--resume", reports[number - 1], "--report", reports[number])
+        assert call(*arguments)[0] == ExitCode.OK
+        first, *photos, last = [json.loads(line) for line in reports[number].read_text().splitlines()]
+        assert {line["source"] for line in photos} == {str(album / name) for name in ("a.png", "b.png", "c.png")}
+        assert {line["status"] for line in photos} == {"restored"}
+        assert {Path(line["source"]).name for line in photos if line.get("earlier")} == done
+        assert first["photos"] == last["restored"] + last["without_face"] == 3 - len(done)
