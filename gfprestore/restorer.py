@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gfprestore.engine import Engine, build_engine
+from gfprestore.native.engine import build_native_engine
 from gfprestore.nn.checkpoint import load_gfpgan
 from gfprestore.nn.gfpgan import Gfpgan
 
@@ -90,12 +91,14 @@ def build_restorer(
     """
     network = load_gfpgan(state)
     size = network.shape.out_size
-    engine = build_engine(
-        PixelGfpgan(network),
-        (None, size, size, 3),
-        input_dtype="uint8",
-        device=device,
-        precision=precision,
-        cache_folder=cache_folder,
-    )
+    engine: Engine | None = build_native_engine(network, precision) if device == "cpu" else None
+    if engine is None:
+        engine = build_engine(
+            PixelGfpgan(network),
+            (None, size, size, 3),
+            input_dtype="uint8",
+            device=device,
+            precision=precision,
+            cache_folder=cache_folder,
+        )
     return FaceRestorer(engine, size)

@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from spandrel.architectures.GFPGAN import GFPGAN
 from torch import Tensor, nn
 
-from gfprestore.engine import build_engine
+from gfprestore.engine import build_engine, resolve_precision
+from gfprestore.native.engine import build_native_engine
 from gfprestore.nn.checkpoint import load_gfpgan
 
 SIZE = 512
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
+"""A face [1 3 S S] of whole pixel values in [-1, 1] -> the restored image [1 3 S S]."""
 
 
 @dataclass
@@ -83,6 +85,18 @@ def run_engine(state: dict[str, Tensor], precision: str, prefer_openvino: bool =
     return lambda face: engine.run(face)[0]
 
 
+def run_native(state: dict[str, Tensor], precision: str) -> Run:
+    """The compiled kernels, from pixels to pixels; the image is looked at before it is rounded."""
+    engine = build_native_engine(load_gfpgan(state), precision)
+    assert engine is not None
+
+    def run(face: NDArray[Any]) -> NDArray[Any]:
+        engine.run(((face + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1))
+        return engine.generator.image.transpose(2, 0, 1)[None]
+
+    return run
+
+
 def run_onnxruntime(network: nn.Module, face: NDArray[Any], threads: int) -> Run:
     import onnxruntime
 
@@ -109,15 +123,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch and onnxruntime")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    face = np.random.default_rng(0).uniform(-1, 1, (1, 3, SIZE, SIZE)).astype(np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, SIZE, SIZE))
+    face = (pixels / 127.5 - 1).astype(np.float32)
     official = random_official()
     state = {key.removeprefix("network."): tensor for key, tensor in official.state_dict().items()}
     rows = [
         Row("official form, torch fp32", lambda: run_torch(official)),
         Row("gfprestore, torch fp32", lambda: run_engine(state, "fp32", prefer_openvino=False)),
         Row("gfprestore, OpenVINO fp32", lambda: run_engine(state, "fp32")),
-        Row("gfprestore, OpenVINO bf16", lambda: run_engine(state, "bf16")),
+        Row("gfprestore, own kernels fp32", lambda: run_native(state, "fp32")),
     ]
+    if resolve_precision("auto", "cpu") == "bf16":
+        rows.append(Row("gfprestore, OpenVINO bf16", lambda: run_engine(state, "bf16")))
+        rows.append(Row("gfprestore, own kernels bf16", lambda: run_native(state, "bf16")))
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
         rows.append(Row("official form, onnxruntime fp32", lambda: run_onnxruntime(official, face, arguments.threads)))
     for row in rows:

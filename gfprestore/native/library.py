@@ -1,0 +1,91 @@
+"""Finds the compiled kernels for this processor."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent / "compiled"
+"""Where the build leaves the libraries, one for every kind of processor."""
+
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+"""What shared libraries are called here."""
+
+
+class Step(ctypes.Structure):
+    """One step of a program: `Step` of program.h, field for field."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("kind", "flags", "height", "width", "channels_in", "channels_out")),
+        *((name, ctypes.c_int32) for name in ("stride_in", "kept")),
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "style", "gain", "bias", "noise", "residual")),
+        *((name, ctypes.c_void_p) for name in ("scale", "shift", "y")),
+        ("slope", ctypes.c_float),
+    )
+
+
+class Library:
+    """The kernels for one kind of processor."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a shared library.
+
+        Raises:
+            OSError: It is not there, or not for this system.
+        """
+        self._library = ctypes.CDLL(str(path))
+        long, pointer, integer = ctypes.c_long, ctypes.c_void_p, ctypes.c_int32
+        self.run_program = self._library.run_program
+        self.run_program.argtypes = [pointer, integer, pointer, integer, pointer, long, integer]
+        self.run_program.restype = None
+        self.pack_winograd = self._library.pack_winograd
+        self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer]
+        self.pack_winograd.restype = None
+        self.panel: int = self._library.panel_width()
+        self.has_half = bool(self._library.has_half())
+
+
+def kinds() -> tuple[str, ...]:
+    """Kinds of kernels that this processor runs, the best first: names of libraries that the build may have left."""
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        return ("neon",)
+    if machine not in ("x86_64", "amd64"):
+        return ()
+    # torch tells what the processor has and, through ATEN_CPU_CAPABILITY, what its user allows.
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX512":
+        return ("avx512bf16", "avx512", "avx2") if _flag("avx512_bf16") else ("avx512", "avx2")
+    return ("avx2",) if capability == "AVX2" else ()
+
+
+def has_matrix_unit() -> bool:
+    """Whether the processor multiplies bfloat16 matrices in a unit of their own, which these kernels leave idle."""
+    return _flag("amx_bf16")
+
+
+@cache
+def _flag(name: str) -> bool:
+    try:
+        return f" {name} " in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").replace("\n", " ")
+    except OSError:
+        return False
+
+
+@cache
+def load_library() -> Library | None:
+    """The best kernels for this processor, or None where the build left none."""
+    for kind in kinds():
+        try:
+            return Library(FOLDER / f"{kind}{SUFFIX}")
+        except OSError as error:
+            logger.debug("No %s kernels: %s.", kind, error)
+    return None

@@ -1,0 +1,54 @@
+/* One step of a network for the processor, and the vectors it is computed in.
+
+   Features are float, height x width x channels with the channels innermost. The widths of a program are multiples of
+   PANEL, its sides of the tile. `gfprestore/native/program.py` writes the steps and repeats this layout in ctypes. */
+
+#ifndef GFPRESTORE_PROGRAM_H
+#define GFPRESTORE_PROGRAM_H
+
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+#define LANES 16 /* floats in a vector */
+#define ROWS 12  /* rows that one multiplication holds in registers: 12 x 2 sums, 2 weights, 1 value of 32 registers */
+#elif defined(__AVX2__)
+#define LANES 8
+#define ROWS 6 /* 6 x 2 sums of 16 registers */
+#else
+#define LANES 4
+#define ROWS 6
+#endif
+
+#define PANEL (2 * LANES) /* output channels that one multiplication holds in registers */
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef float InMemory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
+
+enum Kind { STEP_WINOGRAD, STEP_MATMUL, STEP_GATHER, STEP_HALVE, STEP_DOUBLE, STEP_ADD, STEP_LINEAR, STEP_INVERSE_NORM, STEP_FROM_PIXELS, STEP_TO_RGB, STEP_TO_PIXELS };
+
+enum Flag {
+    DOUBLES_INPUT = 1,    /* STEP_WINOGRAD: convolve the bilinear double of x */
+    HALVES_OUTPUT = 2,    /* STEP_WINOGRAD: keep the means of 2 x 2 outputs */
+    DOUBLES_RESIDUAL = 4, /* STEP_WINOGRAD: the residual has half the size, add its bilinear double */
+};
+
+typedef struct {
+    int32_t kind, flags;
+    int32_t height, width; /* of the output; STEP_WINOGRAD: before HALVES_OUTPUT */
+    int32_t channels_in, channels_out;
+    int32_t stride_in;    /* floats from one pixel of x to the next */
+    int32_t kept;         /* channels before those that scale and shift reach */
+    const void *x;        /* features, pixels, or a vector */
+    const void *weight;   /* as packed below */
+    const float *style;   /* factor of every input channel, or NULL */
+    const float *gain;    /* factor of every output channel, or NULL */
+    const float *bias;    /* of every output channel, or NULL */
+    const float *noise;   /* of every output pixel, or NULL */
+    const float *residual; /* added after the activation, or NULL */
+    const float *scale;   /* feature transform of the channels from `kept` on: their factors, or NULL */
+    const float *shift;   /* ... and what is added */
+    void *y;
+    float slope; /* of the leaky ReLU below zero; 1 is none */
+} Step;
+
+#endif

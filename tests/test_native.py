@@ -1,0 +1,251 @@
+"""The compiled kernels: every kind of step against torch, and the whole network against its own definition."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfprestore.native import engine, library
+from gfprestore.native.engine import NativeEngine, build_native_engine
+from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
+from gfprestore.native.network import Generator, fits
+from gfprestore.native.program import Buffer, Epilogue, Features, Kind, ProgramBuilder, _share, aligned
+from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
+from gfprestore.nn.layers import Resampling, double, halve
+
+PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
+SMALL = GfpganShape((128, 64, 64, 64, 64), (64, 32, 32, 32, 32), latent_size=64, mlp_layers=0)
+EXACT = 1e-5
+"""Of the largest value: float sums of a few thousand products in another order, and the tiles' transforms."""
+
+pytestmark = pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor")
+
+
+@pytest.fixture(scope="module", params=PRESENT)
+def kernels(request: pytest.FixtureRequest) -> Library:
+    return Library(FOLDER / f"{request.param}{SUFFIX}")
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def innermost(x: Tensor) -> NDArray[np.float32]:
+    """[1 C H W] -> [H W C]."""
+    return np.ascontiguousarray(x[0].permute(1, 2, 0).numpy())
+
+
+def put(builder: ProgramBuilder, x: Tensor) -> tuple[Features, NDArray[np.float32]]:
+    """Features that are there before the first step."""
+    features = builder.features(x.shape[2], x.shape[1])
+    return features, innermost(x)
+
+
+def run(builder: ProgramBuilder, given: list[tuple[Features, NDArray[np.float32]]], result: Features) -> Tensor:
+    """Features [1 C H W] after a run on one thread."""
+    result.buffer.last = len(builder.steps)
+    for features, _ in given:
+        features.buffer.first = 0
+    program = builder.build()
+    for weight, packed in builder.kernels:
+        builder.library.pack_winograd(
+            weight.ctypes.data, weight.shape[3], weight.shape[2], packed.ctypes.data, int(builder.half)
+        )
+    for features, values in given:
+        floats = program.view(features.buffer).view(np.float32)
+        floats[: values.size] = values.ravel()
+    program.prepare()
+    program.run(1, aligned(program.scratch_size))
+    floats = program.view(result.buffer).view(np.float32)
+    side, channels = result.side, result.channels
+    return torch.from_numpy(floats[: side * side * channels].reshape(1, side, side, channels).copy()).permute(
+        0, 3, 1, 2
+    )
+
+
+def error(given: Tensor, wanted: Tensor) -> float:
+    return float((given - wanted).abs().max() / wanted.abs().max())
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    side=st.sampled_from([4, 8, 16, 32, 64]),
+    inputs=st.sampled_from([32, 64, 96]),
+    outputs=st.sampled_from([32, 64]),
+    doubles=st.booleans(),
+    after=st.sampled_from(["nothing", "halved", "residual", "doubled residual", "transform"]),
+    styled=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_convolution_with_all_that_joins_it_is_torchs(
+    kernels: Library, side: int, inputs: int, outputs: int, doubles: bool, after: str, styled: bool, seed: int
+) -> None:
+    x, weight, bias = noise(1, inputs, side, side, seed=seed), noise(outputs, inputs, 3, 3), noise(outputs)
+    style = noise(inputs, seed=1) if styled else None
+    gain, grain = noise(outputs, seed=2), noise(side * (1 + doubles), side * (1 + doubles), seed=3)
+    wanted = x if style is None else x * style[:, None, None]
+    wanted = F.conv2d(double(wanted) if doubles else wanted, weight, padding=1)
+    wanted = F.leaky_relu(wanted * gain[:, None, None] + bias[:, None, None] + grain, 0.2)
+    builder = ProgramBuilder(kernels, half=False)
+    sources = [put(builder, x)]
+    epilogue = Epilogue(gain.numpy(), bias.numpy(), grain.numpy(), 0.2)
+    if after == "halved":
+        wanted = halve(wanted)
+    elif after == "transform":
+        scale, shift = (noise(1, 32, *wanted.shape[2:], seed=seed) for seed in (4, 5))
+        wanted[:, -32:] = wanted[:, -32:] * scale + shift
+        sources += [put(builder, scale), put(builder, shift)]
+        epilogue = replace(epilogue, scale=sources[1][0], shift=sources[2][0])
+    elif after != "nothing":
+        residual = noise(1, *wanted.shape[1:], seed=6)
+        if after == "doubled residual":
+            residual = halve(residual)
+        wanted = wanted + (residual if after == "residual" else double(residual))
+        sources.append(put(builder, residual))
+        epilogue = replace(epilogue, residual=sources[1][0])
+    given_style = None if style is None else style.numpy()
+    result = builder.convolve(
+        sources[0][0], weight, epilogue, style=given_style, doubles=doubles, halves=after == "halved"
+    )
+    assert error(run(builder, sources, result), wanted) < EXACT
+
+
+def test_steps_between_convolutions_are_torchs(kernels: Library) -> None:
+    x, other, weight = noise(1, 64, 16, 16), noise(1, 64, 16, 16, seed=1), noise(32, 64)
+    for step, wanted in (
+        (lambda b, x, _: b.resample(Kind.DOUBLE, x), double(x)),
+        (lambda b, x, _: b.resample(Kind.HALVE, x), halve(x)),
+        (lambda b, x, other: b.sum(x, other), x + other),
+        (lambda b, x, _: b.multiply(x, weight, Epilogue()), F.conv2d(x, weight[:, :, None, None])),
+    ):
+        builder = ProgramBuilder(kernels, half=False)
+        sources = [put(builder, x), put(builder, other)]
+        assert error(run(builder, sources, step(builder, sources[0][0], sources[1][0])), wanted) < EXACT
+
+
+def random_network(shape: GfpganShape, seed: int = 0) -> Gfpgan:
+    torch.manual_seed(seed)
+    network = Gfpgan(shape).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if parameter.squeeze().ndim <= 1:  # noise and biases, which start at zero
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return network
+
+
+def face(size: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+
+
+def image_of(native: NativeEngine, pixels: NDArray[np.uint8]) -> Tensor:
+    native.run(pixels)
+    return torch.from_numpy(native.generator.image.copy()).permute(2, 0, 1)[None]
+
+
+def wanted_image(network: Gfpgan, pixels: NDArray[np.uint8]) -> Tensor:
+    image: Tensor = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1)
+    return image
+
+
+SHAPES = [
+    SMALL,
+    replace(SMALL, sft=Sft.FULL),
+    replace(SMALL, sft=Sft.NONE),
+    replace(SMALL, many_codes=False),
+    replace(SMALL, decoder_widths=(64, 128, 64, 64, 64, 64), unet_widths=(32, 64, 32, 64, 32, 32)),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["half", "full", "no transform", "one code", "128 pixels"])
+def test_network_is_the_one_that_torch_runs(kernels: Library, shape: GfpganShape) -> None:
+    network, pixels = random_network(shape), face(shape.out_size)
+    native = NativeEngine(network, kernels, "fp32")
+    wanted = wanted_image(network, pixels)
+    assert error(image_of(native, pixels), wanted) < EXACT
+    exact = ((wanted + 1) * 127.5).clamp(0, 255)[0].permute(1, 2, 0).numpy()
+    assert np.abs(native.run(pixels)[0][0] - exact).max() < 0.51  # rounded, not cut off
+
+
+def test_half_precision_stays_near(kernels: Library) -> None:
+    if not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    network, pixels = random_network(SMALL), face(64)
+    wanted = wanted_image(network, pixels)
+    given = image_of(NativeEngine(network, kernels, "bf16"), pixels)
+    assert 1e-5 < error(given, wanted) < 0.02
+
+
+def test_faces_are_the_same_bytes_in_every_company_and_on_every_number_of_threads(
+    kernels: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = random_network(SMALL)
+    batch = np.concatenate([face(64, seed) for seed in range(3)])
+    results = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(engine, "_threads", lambda count=threads: count)
+        native = NativeEngine(network, kernels, "fp32")
+        results.append(native.run(batch)[0])
+        results.append(np.concatenate([native.run(batch[item : item + 1])[0] for item in range(3)]))
+    assert all(result.tobytes() == results[0].tobytes() for result in results)
+    assert results[0].std() > 1
+
+
+def test_full_width_fits_and_what_does_not_is_left_to_others(kernels: Library) -> None:
+    full = GfpganShape((512, 512, 512, 512, 512, 256, 128, 64), (256, 256, 256, 256, 256, 128, 64, 32))
+    assert fits(full, kernels)
+    assert not fits(replace(full, resampling=Resampling.FIR), kernels)
+    assert not fits(replace(full, decoder_widths=(*full.decoder_widths[:-1], 48)), kernels)
+    assert not fits(replace(full, unet_widths=(*full.unet_widths[:-1], 8)), kernels)
+    narrow = GfpganShape((16, 8), (8, 4), latent_size=16, mlp_layers=0)
+    assert build_native_engine(random_network(narrow), "fp32") is None
+
+
+def test_another_engine_is_taken_where_the_kernels_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    library.load_library.cache_clear()
+    try:
+        assert build_native_engine(random_network(SMALL), "fp32") is None
+    finally:
+        library.load_library.cache_clear()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 9999), st.integers(0, 20), st.integers(0, 6)), min_size=1, max_size=25))
+def test_buffers_in_use_at_one_step_never_overlap(sizes: list[tuple[int, int, int]]) -> None:
+    buffers = [Buffer(size, first, first + length) for size, first, length in sizes]
+    places, total = _share(buffers)
+    for one in buffers:
+        assert 0 <= places[id(one)] <= total - one.size
+        for other in buffers:
+            if other is one or other.first > one.last or one.first > other.last:
+                continue
+            start, end = places[id(one)], places[id(other)]
+            assert start + one.size <= end or end + other.size <= start
+
+
+def test_features_share_memory(kernels: Library) -> None:
+    generator = Generator(random_network(SMALL), kernels, half=False)
+    alone = sum(buffer.size for buffer in generator.buffers)
+    assert generator.program.memory_size < 0.6 * alone
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_kernels_are_compiled_from_their_sources(tmp_path: Path) -> None:
+    copy = tmp_path / "native"
+    shutil.copytree(FOLDER.parent, copy, ignore=shutil.ignore_patterns("compiled", "__pycache__"))
+    done = subprocess.run([sys.executable, copy / "build.py"], capture_output=True, text=True, check=True)
+    built = [Path(line) for line in done.stdout.splitlines()]
+    assert built
+    assert sorted(path.name for path in (copy / "compiled").iterdir()) == sorted(path.name for path in built)
+    assert {Library(copy / "compiled" / f"{kind}{SUFFIX}").panel for kind in PRESENT} <= {8, 16, 32}
