@@ -4,14 +4,15 @@ RetinaFace: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in th
 weights: `detection_Resnet50_Final.pth` and `detection_mobilenet0.25_Final.pth` of facexlib.
 
 The network is sure of faces of about 16 to 400 of its own pixels: at native size a large face is missed, on one small
-copy the small ones are. So every photo is seen at two sizes, a large one at three, and each size is believed only for
-faces that it shows at a fitting size.
+copy the small ones are. So every photo is seen at two sizes, a large one also at its own, in tiles, and each size is
+believed only for faces that it shows at a fitting size.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
 from gfprestore.face_choice import Candidates, choose_faces, merge_candidates
 from gfprestore.geometry import map_points
-from gfprestore.photo import DetectedFace, Pixels
+from gfprestore.photo import DetectedFace, FoundFaces, Pixels
 from gfprestore.photo_views import COARSE_VIEW, VIEWS, Look, View, make_looks, turn_face_back, turn_photo
 from gfprestore.priors import decode_faces
 
@@ -36,6 +37,9 @@ MEAN = (123.0, 117.0, 104.0)
 SURE_SCORE = 0.8
 """A photo without a face of at least this score is looked at turned, and turned faces need it too: three more looks
 raise three times more false alarms."""
+
+RUN_PIXELS = 2560 * 1920
+"""Pixels in one run of the network, unless a single view has more: what bounds its memory."""
 
 
 class FaceDetector:
@@ -56,7 +60,11 @@ class FaceDetector:
         self._rotations = rotations
 
     def detect(self, photos: Sequence[Pixels]) -> list[list[DetectedFace]]:
-        """Find the faces in each photo.
+        """Find the faces in each photo: `search` without what was refused."""
+        return [list(found.faces) for found in self.search(photos)]
+
+    def search(self, photos: Sequence[Pixels]) -> list[FoundFaces]:
+        """Find the faces in each photo, and what looks like one and is refused.
 
         Args:
             photos: RGB, uint8 or uint16, (H, W, 3), of any sizes; views of equal size share a run of the network.
@@ -71,37 +79,49 @@ class FaceDetector:
         found = self._search(photos, VIEWS, self._threshold, self._min_face)
         if not self._rotations:
             return found
-        return [self._turn_if_better(photo, faces) for photo, faces in zip(photos, found, strict=True)]
+        return [self._turn_if_better(photo, upright) for photo, upright in zip(photos, found, strict=True)]
 
     def _search(
         self, photos: Sequence[Pixels], views: Sequence[View], threshold: float, min_face: float
-    ) -> list[list[DetectedFace]]:
+    ) -> list[FoundFaces]:
         looks = [(item, look) for item, photo in enumerate(photos) for look in make_looks(photo, views)]
         by_shape: dict[tuple[int, ...], list[tuple[int, Look]]] = {}
         for item, look in looks:
             by_shape.setdefault(look.pixels.shape, []).append((item, look))
         candidates: list[list[Candidates]] = [[] for _ in photos]
         for members in by_shape.values():
-            (outputs,) = self._engine.run(np.stack([look.pixels for _, look in members]))
-            for (item, look), output in zip(members, outputs, strict=True):
-                candidates[item].append(_read_output(output, look, threshold, min_face))
+            for some in _runs_of(members):
+                (outputs,) = self._engine.run(np.stack([look.pixels for _, look in some]))
+                for (item, look), output in zip(some, outputs, strict=True):
+                    candidates[item].append(_read_output(output, look, threshold, min_face))
         return [merge_candidates(found) for found in candidates]
 
-    def _turn_if_better(self, photo: Pixels, upright: list[DetectedFace]) -> list[DetectedFace]:
+    def _turn_if_better(self, photo: Pixels, upright: FoundFaces) -> FoundFaces:
         """Search a photo turned where no upright face is sure and turned ones are, in sum surer than the upright."""
-        if any(face.score >= SURE_SCORE for face in upright):
+        if any(face.score >= SURE_SCORE for face in upright.faces):
             return upright
         (coarse,) = make_looks(photo, [COARSE_VIEW])
         width, height = coarse.size
         turned = [turn_photo(coarse.pixels[:height, :width], turns) for turns in (1, 2, 3)]
         scale = (width * height / (photo.shape[0] * photo.shape[1])) ** 0.5
         found = self._search(turned, [COARSE_VIEW], max(self._threshold, SURE_SCORE), self._min_face * scale)
-        sums = [sum(face.score for face in faces) for faces in found]
-        if max(sums) <= sum(face.score for face in upright):
+        sums = [sum(face.score for face in each.faces) for each in found]
+        if max(sums) <= sum(face.score for face in upright.faces):
             return upright
         turns = 1 + int(np.argmax(sums))
-        (faces,) = self._search([turn_photo(photo, turns)], VIEWS, self._threshold, self._min_face)
-        return [turn_face_back(face, turns, (photo.shape[1], photo.shape[0])) for face in faces]
+        (best,) = self._search([turn_photo(photo, turns)], VIEWS, self._threshold, self._min_face)
+        size = photo.shape[1], photo.shape[0]
+        return FoundFaces(
+            tuple(turn_face_back(face, turns, size) for face in best.faces),
+            tuple(replace(item, face=turn_face_back(item.face, turns, size)) for item in best.refused),
+        )
+
+
+def _runs_of(members: Sequence[tuple[int, Look]]) -> list[Sequence[tuple[int, Look]]]:
+    """Splits looks of one shape into runs of the network that stay within `RUN_PIXELS`."""
+    height, width = members[0][1].pixels.shape[:2]
+    count = max(1, RUN_PIXELS // (height * width))
+    return [members[start : start + count] for start in range(0, len(members), count)]
 
 
 def _read_output(output: NDArray[np.float32], look: Look, threshold: float, min_face: float) -> Candidates:
@@ -109,9 +129,11 @@ def _read_output(output: NDArray[np.float32], look: Look, threshold: float, min_
     height, width = look.pixels.shape[:2]
     scores, boxes, landmarks = decode_faces(output, (height, width), max(threshold, look.view.least_score))
     sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    middles = boxes.reshape(-1, 2, 2).mean(axis=1)  # [K 4] -> [K 2 2] -> [K 2]
+    is_own = ((middles >= look.own_part[:2]) & (middles <= look.own_part[2:])).all(axis=1)
     boxes = map_points(look.to_photo, boxes.reshape(-1, 2)).reshape(-1, 4)  # [K 4] -> [2K 2] -> [K 4]
     landmarks = map_points(look.to_photo, landmarks.reshape(-1, 2)).reshape(-1, 5, 2)  # [K 5 2] -> [5K 2] -> [K 5 2]
-    kept = (sides <= look.view.largest_face) & (boxes[:, 2] - boxes[:, 0] >= min_face)
+    kept = is_own & (sides <= look.view.largest_face) & (boxes[:, 2] - boxes[:, 0] >= min_face)
     return Candidates(scores, boxes, landmarks, sides).take(kept)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou, nms
 
 from gfprestore.align import FACE_TEMPLATE
-from gfprestore.photo import DetectedFace
+from gfprestore.photo import DetectedFace, FoundFaces, RefusedFace
 
 SAME_FACE_OVERLAP = 0.4
 """Two boxes that share more of their union than this are one face; facexlib's threshold."""
@@ -63,8 +63,8 @@ class Candidates:
         return Candidates(self.scores[rows], self.boxes[rows], self.landmarks[rows], self.sides[rows])
 
 
-def merge_candidates(views: Sequence[Candidates]) -> list[DetectedFace]:
-    """Merge what was found in all views of one photo into its faces, largest first."""
+def merge_candidates(views: Sequence[Candidates]) -> FoundFaces:
+    """Merge what was found in all views of one photo into its faces, and into what looked like one and is refused."""
     pool = Candidates(
         np.concatenate([view.scores for view in views]),
         np.concatenate([view.boxes for view in views]),
@@ -72,13 +72,46 @@ def merge_candidates(views: Sequence[Candidates]) -> list[DetectedFace]:
         np.concatenate([view.sides for view in views]),
     )
     # Before the rest: a box with impossible landmarks must not outdo a good one around the same face.
-    pool = pool.take(is_plausible(pool.boxes, pool.landmarks))
+    doubts = find_doubts(pool.boxes, pool.landmarks)
+    is_plausible = doubts == ""
+    faces = _without_doubles(pool.take(is_plausible))
+    clashes = find_clashes(faces)
+    kept = faces.take(clashes == "")
+    refused = [
+        *_refuse(pool.take(~is_plausible), doubts[~is_plausible]),
+        *_refuse(faces.take(clashes != ""), clashes[clashes != ""]),
+    ]
+    return FoundFaces(tuple(_as_faces(kept)), tuple(_apart(refused, kept.boxes)))
+
+
+def _without_doubles(pool: Candidates) -> Candidates:
+    """Leave one candidate for each face, the one whose size in its view makes its landmarks most exact."""
     rank = pool.scores - SIDE_PENALTY * np.abs(np.log2(pool.sides / BEST_SIDE))
-    kept = nms(torch.from_numpy(pool.boxes), torch.from_numpy(rank), SAME_FACE_OVERLAP).numpy()
-    pool = pool.take(kept)
-    pool = pool.take(~is_beaten(pool))
+    return pool.take(nms(torch.from_numpy(pool.boxes), torch.from_numpy(rank), SAME_FACE_OVERLAP).numpy())
+
+
+def _as_faces(pool: Candidates) -> list[DetectedFace]:
     order = np.argsort(-box_areas(pool.boxes), kind="stable")
     return [DetectedFace(pool.boxes[row], pool.landmarks[row], float(pool.scores[row])) for row in order]
+
+
+def _refuse(pool: Candidates, reasons: NDArray[np.str_]) -> list[RefusedFace]:
+    return [
+        RefusedFace(DetectedFace(box, landmarks, float(score)), str(reason))
+        for box, landmarks, score, reason in zip(pool.boxes, pool.landmarks, pool.scores, reasons, strict=True)
+    ]
+
+
+def _apart(refused: Sequence[RefusedFace], kept: NDArray[np.float64]) -> list[RefusedFace]:
+    """Leave of the refused one for each place, the surest, where no face stands; largest first."""
+    left: list[RefusedFace] = []
+    taken = torch.from_numpy(kept)
+    for item in sorted(refused, key=lambda item: -item.face.score):
+        box = torch.from_numpy(item.face.box[None])
+        if taken.shape[0] == 0 or float(box_iou(box, taken).max()) <= SAME_FACE_OVERLAP:
+            left.append(item)
+            taken = torch.cat([taken, box])
+    return sorted(left, key=lambda item: -float(box_areas(item.face.box[None])[0]))
 
 
 def box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,20 +143,30 @@ def alignment_residuals(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(spread > 0, residual, np.inf)
 
 
-def is_plausible(boxes: NDArray[np.float64], landmarks: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which candidates may be faces: landmarks like a turned mean face, inside their box.
+NOT_FROM_THE_FRONT = "its eyes, nose and mouth do not lie as in a face seen from the front"
+LANDMARKS_OUTSIDE = "its eyes, nose and mouth lie outside it"
+INSIDE_A_FACE = "it lies inside a larger face"
+AROUND_A_FACE = "a surer face lies inside it"
+ACROSS_A_FACE = "it lies across a surer face"
+
+
+def find_doubts(boxes: NDArray[np.float64], landmarks: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Tell why candidates cannot be faces: landmarks not like a turned mean face, or not inside their box.
 
     Args:
         boxes: (K, 4).
         landmarks: (K, 5, 2).
+
+    Returns:
+        (K,), empty where nothing speaks against it.
     """
     margin = LANDMARK_MARGIN * (boxes[:, 2:] - boxes[:, :2])[:, None]
     inside = (landmarks >= boxes[:, None, :2] - margin) & (landmarks <= boxes[:, None, 2:] + margin)
-    result: NDArray[np.bool_] = (alignment_residuals(landmarks) <= LARGEST_RESIDUAL) & inside.all(axis=(1, 2))
-    return result
+    is_frontal = alignment_residuals(landmarks) <= LARGEST_RESIDUAL
+    return np.where(~is_frontal, NOT_FROM_THE_FRONT, np.where(~inside.all(axis=(1, 2)), LANDMARKS_OUTSIDE, ""))
 
 
-def is_beaten(faces: Candidates) -> NDArray[np.bool_]:
+def find_clashes(faces: Candidates) -> NDArray[np.str_]:
     """Tell which faces cannot stand beside another one, such as a face found in an eye or across two cheeks.
 
     Of a pair that cannot both be right, the smaller one goes unless it scores higher by a lead: none between boxes of
@@ -133,7 +176,7 @@ def is_beaten(faces: Candidates) -> NDArray[np.bool_]:
         faces: K boxes that are not the same face by `SAME_FACE_OVERLAP`.
 
     Returns:
-        (K,).
+        (K,), empty where a face may stand.
     """
     boxes, areas = faces.boxes, box_areas(faces.boxes)
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
@@ -141,14 +184,20 @@ def is_beaten(faces: Candidates) -> NDArray[np.bool_]:
     shared = np.prod(np.clip(high - low, 0, None), axis=2)  # [K K]
     middles = faces.landmarks.mean(axis=1)
     distances = np.linalg.norm(middles[:, None] - middles[None, :], axis=2)
-    is_clash = (shared >= NESTED_SHARE * areas[:, None]) | (distances < LEAST_DISTANCE * np.sqrt(areas)[None, :])
+    is_nested = shared >= NESTED_SHARE * areas[:, None]
+    is_clash = is_nested | (distances < LEAST_DISTANCE * np.sqrt(areas)[None, :])
     rows = np.arange(len(areas))
     is_smaller = (areas[:, None] < areas[None, :]) | ((areas[:, None] == areas[None, :]) & (rows[:, None] > rows))
     is_clash &= is_smaller
     lead = NESTED_LEAD * (1 - areas[:, None] / areas[None, :])
     inner_wins = faces.scores[:, None] > faces.scores[None, :] + lead
-    result: NDArray[np.bool_] = (is_clash & ~inner_wins).any(axis=1) | (is_clash & inner_wins).any(axis=0)
-    return result
+    beaten = is_clash & ~inner_wins
+    conditions = [
+        (beaten & is_nested).any(axis=1),
+        (is_clash & is_nested & inner_wins).any(axis=0),
+        beaten.any(axis=1) | (is_clash & inner_wins).any(axis=0),
+    ]
+    return np.asarray(np.select(conditions, [INSIDE_A_FACE, AROUND_A_FACE, ACROSS_A_FACE], ""), np.str_)
 
 
 def choose_faces(

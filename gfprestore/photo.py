@@ -81,6 +81,28 @@ class DetectedFace:
 
 
 @dataclass(frozen=True, eq=False)
+class RefusedFace:
+    """Something that a detector took for a face and that is not restored as one."""
+
+    face: DetectedFace
+    """What the detector said."""
+
+    reason: str
+    """Why it was refused, as half a sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFaces:
+    """What was found in one photo."""
+
+    faces: tuple[DetectedFace, ...]
+    """The faces, largest first."""
+
+    refused: tuple[RefusedFace, ...] = ()
+    """What was taken for a face and refused, largest first; none of it stands where a face stands."""
+
+
+@dataclass(frozen=True, eq=False)
 class AlignedFace:
     """One face cut out of its photo in the generator's frame."""
 

@@ -15,6 +15,7 @@ from gfprestore.align import FACE_TEMPLATE
 from gfprestore.detect import DetectionNetwork, FaceDetector, build_detector, build_network, load_network
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
+from gfprestore.face_choice import NOT_FROM_THE_FRONT
 from gfprestore.geometry import map_points
 from gfprestore.photo import DetectedFace
 from gfprestore.priors import decode_faces, prior_boxes
@@ -210,6 +211,50 @@ def test_a_batch_equals_singles_through_a_real_network() -> None:
             np.testing.assert_array_equal(face.landmarks, twin.landmarks)
 
 
+def test_small_faces_of_a_large_photo_are_found_in_tiles_once_each() -> None:
+    # Along the lines between tiles too, and large ones across them.
+    blobs = [(40, 300, 4), (2180, 300, 4), (2198, 330, 4), (2216, 300, 4), (4330, 300, 4), (2160, 700, 60)]
+    photo = blob_photo(4400, 1000, blobs)
+    engine = BlobEngine()
+    (faces,) = FaceDetector(engine, 0.6, 16.0, rotations=False).detect([photo])
+    assert len(faces) == len(blobs)
+    found = np.array(sorted(tuple(middle_of(face)) for face in faces))
+    expected = np.array(sorted((left + (side - 1) / 2, top + (side - 1) / 2) for left, top, side in blobs))
+    np.testing.assert_allclose(found, expected, atol=0.5)
+
+
+def test_many_views_of_one_shape_do_not_share_one_run() -> None:
+    engine = BlobEngine()
+    photo = blob_photo(400, 300, [(100, 60, 8)])
+    FaceDetector(engine, 0.6, 16.0, rotations=False).detect([photo] * 40)
+    # 40 views of 416x320 and of 800x608: as many at once as one large view has pixels.
+    assert max(engine.batches) < 40 and sum(engine.batches) == 80
+
+
+def test_what_is_refused_comes_with_its_reason_and_turns_with_the_photo() -> None:
+    upright = blob_photo(600, 400, [(200, 100, 20)])
+
+    class TwoFacedEngine(BlobEngine):
+        def look_at(self, photo: np.ndarray) -> np.ndarray:
+            output = super().look_at(photo)
+            for row in np.flatnonzero(output[:, 0]):
+                # Beside each face something whose landmarks all lie in one point.
+                other = (row + 16) % len(output)
+                output[other] = output[row]
+                output[other, 5:] = 0
+            return output
+
+    for turns in (0, 1):
+        photo = np.ascontiguousarray(np.rot90(upright, turns))
+        (found,) = FaceDetector(TwoFacedEngine(), 0.6, 8.0).search([photo])
+        assert len(found.faces) == 1
+        for item in found.refused:
+            assert item.reason == NOT_FROM_THE_FRONT
+            low, high = item.face.box.reshape(2, 2)
+            assert (low < high).all() and (high > 0).all() and (low < [photo.shape[1], photo.shape[0]]).all()
+        assert found.refused
+
+
 def test_small_faces_and_low_scores_are_left_out() -> None:
     photo = blob_photo(640, 480, [(300, 200, 20), (100, 100, 6)])
     assert len(FaceDetector(BlobEngine(), 0.6, 40.0).detect([photo])[0]) == 2
@@ -284,6 +329,19 @@ def test_hundreds_of_real_faces_and_a_photo_on_its_side(official_detector: FaceD
     for face in turned:
         y, x = face.landmarks.mean(axis=0)
         assert np.linalg.norm(places - [group.shape[1] - 1 - x, y], axis=1).min() < 4
+
+
+@pytest.mark.weights
+def test_small_faces_in_a_large_photo_are_found_in_tiles(official_detector: FaceDetector, real_photos: Path) -> None:
+    group = read_upright(real_photos / "group" / "Solvay_conference_1927.png")
+    large = np.full((3600, 4800, 3), 90, np.uint8)
+    # Across the middle, where the tiles meet: on a copy of 2560 pixels these faces are 20 pixels wide.
+    large[1500 : 1500 + group.shape[0], 1700 : 1700 + group.shape[1]] = group
+    (faces,) = official_detector.detect([large])
+    (alone,) = official_detector.detect([group])
+    places = np.array([face.landmarks.mean(axis=0) for face in faces]) - [1700, 1500]
+    nearest = [np.linalg.norm(places - face.landmarks.mean(axis=0), axis=1).min() for face in alone]
+    assert sum(distance < 4 for distance in nearest) >= len(alone) - 1 >= 28
 
 
 @pytest.mark.weights

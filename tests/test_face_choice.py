@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +11,16 @@ from hypothesis import strategies as st
 
 from gfprestore.align import FACE_TEMPLATE, alignment_residual
 from gfprestore.face_choice import (
+    ACROSS_A_FACE,
+    AROUND_A_FACE,
+    INSIDE_A_FACE,
+    LANDMARKS_OUTSIDE,
+    NOT_FROM_THE_FRONT,
     Candidates,
     alignment_residuals,
     choose_faces,
-    is_beaten,
-    is_plausible,
+    find_clashes,
+    find_doubts,
     merge_candidates,
 )
 from gfprestore.photo import DetectedFace
@@ -37,7 +44,7 @@ def candidates(*faces: tuple[float, float, float, float], side: float = 96.0) ->
     )
 
 
-def middles(faces: list[DetectedFace]) -> list[tuple[float, float]]:
+def middles(faces: Sequence[DetectedFace]) -> list[tuple[float, float]]:
     return [tuple(face.box.reshape(2, 2).mean(axis=0)) for face in faces]
 
 
@@ -58,11 +65,13 @@ def test_turned_and_scaled_mean_faces_are_plausible_and_mirrored_or_flat_ones_ar
     flat[:, 0] = middle[0]
     points = np.stack([landmarks, turned, upside_down, flat, np.full((5, 2), 50.0), landmarks + 200])
     boxes = np.repeat(box[None], len(points), axis=0)
-    assert is_plausible(boxes, points).tolist() == [True, True, False, False, False, False]
+    refused = [NOT_FROM_THE_FRONT, NOT_FROM_THE_FRONT, NOT_FROM_THE_FRONT, LANDMARKS_OUTSIDE]
+    assert find_doubts(boxes, points).tolist() == ["", "", *refused]
 
 
 def test_no_candidates_are_no_faces() -> None:
-    assert merge_candidates([candidates(), candidates()]) == []
+    found = merge_candidates([candidates(), candidates()])
+    assert (found.faces, found.refused) == ((), ())
 
 
 def test_hundreds_of_faces_with_many_boxes_each() -> None:
@@ -73,7 +82,7 @@ def test_hundreds_of_faces_with_many_boxes_each() -> None:
         for x, y in grid
         for jitter in rng.normal(0, 1.0, (12, 3))
     ]
-    found = merge_candidates([candidates(*rows[::2]), candidates(*rows[1::2])])
+    found = merge_candidates([candidates(*rows[::2]), candidates(*rows[1::2])]).faces
     assert len(found) == len(grid) == 400
     assert {(round(x / 60) * 60.0, round(y / 70) * 70.0) for x, y in middles(found)} == set(grid)
     areas = [np.prod(face.box[2:] - face.box[:2]) for face in found]
@@ -84,31 +93,52 @@ def test_of_two_sizes_the_fitting_one_gives_the_face() -> None:
     fitting = candidates((100, 100, 50, 0.97), side=90.0)
     tiny = candidates((104, 100, 50, 0.99), side=12.0)
     for views in ([fitting, tiny], [tiny, fitting]):
-        assert middles(merge_candidates(views)) == [(100.0, 100.0)]
+        assert middles(merge_candidates(views).faces) == [(100.0, 100.0)]
 
 
 @pytest.mark.parametrize(
-    ("inner", "outer", "kept"),
+    ("inner", "outer", "kept", "reason"),
     [
-        ((130, 90, 40, 0.95), (100, 100, 200, 0.98), [(100, 100)]),  # a face in an eye
-        ((130, 90, 40, 0.99), (100, 100, 200, 0.95), [(100, 100)]),  # which scores a little higher
-        ((130, 90, 40, 0.99), (100, 100, 200, 0.70), [(130, 90)]),  # a face before a false one
-        ((100, 60, 80, 0.62), (118, 80, 90, 0.99), [(118, 80)]),  # across two cheeks
-        ((0, 0, 80, 0.9), (90, 0, 90, 0.8), [(90, 0), (0, 0)]),  # cheek to cheek
+        ((130, 90, 40, 0.95), (100, 100, 200, 0.98), [(100, 100)], INSIDE_A_FACE),  # a face in an eye
+        ((130, 90, 40, 0.99), (100, 100, 200, 0.95), [(100, 100)], INSIDE_A_FACE),  # which scores a little higher
+        ((130, 90, 40, 0.99), (100, 100, 200, 0.70), [(130, 90)], AROUND_A_FACE),  # a face before a false one
+        ((100, 60, 80, 0.62), (118, 80, 90, 0.99), [(118, 80)], None),  # across two cheeks, nearly the same place
+        ((100, 55, 80, 0.62), (118, 80, 90, 0.99), [(118, 80)], ACROSS_A_FACE),
+        ((0, 0, 80, 0.9), (90, 0, 90, 0.8), [(90, 0), (0, 0)], None),  # cheek to cheek
     ],
 )
-def test_of_two_faces_that_cannot_both_be_there_one_goes(
+def test_of_two_faces_that_cannot_both_be_there_one_goes_and_the_reason_is_told(
     inner: tuple[float, float, float, float],
     outer: tuple[float, float, float, float],
     kept: list[tuple[float, float]],
+    reason: str | None,
 ) -> None:
     for order in ((inner, outer), (outer, inner)):
-        assert middles(merge_candidates([candidates(*order)])) == kept
+        found = merge_candidates([candidates(*order)])
+        assert middles(found.faces) == kept
+        assert [item.reason for item in found.refused] == ([] if reason is None else [reason])
+
+
+def test_of_many_boxes_around_one_implausible_face_one_is_told() -> None:
+    pool = candidates((100, 100, 80, 0.7), (102, 101, 82, 0.9), (98, 99, 79, 0.8), (400, 100, 90, 0.95))
+    middle = pool.landmarks[:3].mean(axis=(0, 1))
+    pool.landmarks[:3, :, 0] = middle[0]  # A profile: all in one line.
+    found = merge_candidates([pool])
+    assert middles(found.faces) == [(400.0, 100.0)]
+    assert [(item.reason, item.face.score) for item in found.refused] == [(NOT_FROM_THE_FRONT, 0.9)]
+
+
+def test_an_implausible_box_around_a_good_face_is_not_told() -> None:
+    pool = candidates((100, 100, 80, 0.7), (102, 101, 82, 0.9))
+    pool.landmarks[1, :, 0] = 100
+    found = merge_candidates([pool])
+    assert middles(found.faces) == [(100.0, 100.0)]
+    assert found.refused == ()
 
 
 def test_equal_twins_leave_one() -> None:
     twins = candidates((100, 100, 50, 0.9), (100, 100, 50, 0.9))
-    assert is_beaten(twins).sum() == 1
+    assert (find_clashes(twins) != "").sum() == 1
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12))
@@ -128,7 +158,7 @@ def test_beaten_faces_are_those_of_the_plain_loop(seed: int, count: int) -> None
                 continue
             lead = 0.15 * (1 - area[small] / area[large])
             expected[large if faces.scores[small] > faces.scores[large] + lead else small] = True
-    np.testing.assert_array_equal(is_beaten(faces), expected)
+    np.testing.assert_array_equal(find_clashes(faces) != "", expected)
 
 
 def detected(*faces: tuple[float, float, float]) -> list[DetectedFace]:

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from gfprestore.geometry import map_points
 from gfprestore.photo import DetectedFace
-from gfprestore.photo_views import COARSE_VIEW, PADDING, VIEWS, View, make_looks, turn_face_back, turn_photo
+from gfprestore.photo_views import (
+    COARSE_VIEW,
+    PADDING,
+    TILED_VIEW,
+    VIEWS,
+    View,
+    cut_tiles,
+    make_looks,
+    turn_face_back,
+    turn_photo,
+)
 
 SIDES = st.integers(1, 400)
 
@@ -46,12 +56,49 @@ def test_views_of_small_and_large_photos() -> None:
     def sizes(width: int, height: int) -> list[tuple[int, int]]:
         return [look.size for look in make_looks(np.zeros((height, width, 3), np.uint8), VIEWS)]
 
-    assert sizes(4032, 3024) == [(2560, 1920), (1280, 960), (640, 480)]
+    assert sizes(4032, 3024) == [(2136, 1632)] * 4 + [(1280, 960), (640, 480)]
+    assert sizes(2200, 1500)[0] == (2200, 1500)
     assert sizes(1024, 768) == [(1280, 960), (640, 480)]
     assert sizes(200, 100) == [(400, 200), (200, 100)]
     assert sizes(1, 1) == [(2, 2), (1, 1)]
     # A panorama keeps enough height for its faces.
     assert sizes(9000, 300)[0][1] >= 200
+
+
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 6000), height=st.integers(1, 6000), data=st.data())
+def test_every_small_face_lies_whole_in_the_tile_that_owns_it(width: int, height: int, data: st.DataObject) -> None:
+    tiles = cut_tiles((width, height), TILED_VIEW)
+    assert min(left for left, *_ in tiles) == min(top for _, top, *_ in tiles) == 0
+    assert max(tile[2] for tile in tiles) == width and max(tile[3] for tile in tiles) == height
+    x, y = data.draw(st.floats(0, width - 1)), data.draw(st.floats(0, height - 1))
+    owners = []
+    for left, top, right, bottom, (own_left, own_top, own_right, own_bottom) in tiles:
+        assert right - left <= TILED_VIEW.tile_side and bottom - top <= TILED_VIEW.tile_side
+        if own_left <= x - left <= own_right and own_top <= y - top <= own_bottom:
+            owners.append((left, top, right, bottom))
+    assert 1 <= len(owners) <= 4
+    reach = 0.7 * TILED_VIEW.largest_face
+    for left, top, right, bottom in owners:
+        assert max(x - reach, 0) >= left and max(y - reach, 0) >= top
+        assert min(x + reach, width - 1) <= right - 1 and min(y + reach, height - 1) <= bottom - 1
+
+
+def test_tiles_show_the_photo_where_their_transforms_say() -> None:
+    x, y = np.meshgrid(np.arange(250), np.arange(200))
+    photo = np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8)
+    looks = make_looks(photo, [View(10**6, 1.0, largest_face=20.0, tile_side=100)])
+    assert len(looks) == 12
+    for look in looks:
+        width, height = look.size
+        left, top = map_points(look.to_photo, [[0, 0]])[0].astype(int)
+        np.testing.assert_array_equal(look.pixels[:height, :width], photo[top : top + height, left : left + width])
+
+
+def test_the_pixels_that_are_looked_at_are_bounded() -> None:
+    photo = np.broadcast_to(np.zeros(3, np.uint8), (9000, 14000, 3))
+    looked = sum(look.pixels.shape[0] * look.pixels.shape[1] for look in make_looks(photo, VIEWS))
+    assert looked < 1.5 * TILED_VIEW.pixels
 
 
 def test_sixteen_bits_are_seen_as_eight() -> None:
