@@ -33,6 +33,17 @@ def test_time_left_is_within_a_fifth_where_photos_differ_tenfold() -> None:
     assert told[-1] == 0
 
 
+def test_time_left_follows_a_machine_that_gets_busy() -> None:
+    now = 0.0
+    report = Report(planned=10_000)
+    left = TimeLeft(lambda: now)
+    for done in range(4000):
+        now += 1.0 if done < 2000 else 3.0
+        report.add(WRITTEN)
+        told = left.seconds(report)
+    assert told == pytest.approx(3.0 * 6000)
+
+
 def test_skipped_photos_do_not_make_a_run_look_quick() -> None:
     now = 0.0
     report = Report(planned=100)

@@ -67,6 +67,7 @@ class Watched(RunProgress):
         pass
 
     def show(self, report: Report) -> None:
+        left = self.left.seconds(report)
         if report.done % max(1, report.planned // SAMPLES):
             return
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -77,7 +78,7 @@ class Watched(RunProgress):
                 pages * PAGE / 1e6,
                 sum(1 for _ in Path("/proc/self/fd").iterdir()),
                 threading.active_count(),
-                self.left.seconds(report),
+                left,
             )
         )
 
