@@ -7,10 +7,16 @@ import random
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
+from hypothesis import strategies as st
 from PIL import Image
+
+from gfprestore.errors import PhotoError
+from gfprestore.photo import Photo
+from gfprestore.photofile import read_photo
 
 FLIPS_PER_KIND = 30
 CUTS_PER_KIND = 12
@@ -198,3 +204,60 @@ def broken() -> Iterator[tuple[str, bytes]]:
             for _ in range(chance.choice((1, 2, 8))):
                 flipped[chance.randrange(reach)] = chance.choice((0, 255, chance.randrange(256)))
             yield f"{kind} flipped {number}", bytes(flipped)
+
+
+INTERESTING = (b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x01", b"\x80")
+"""Numbers at the edges of what length and size fields hold."""
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A sound or crafted file with a few changes: bytes overwritten, parts cut out, doubled or taken from another."""
+    sound = [*KINDS.values(), *(data for data in CRAFTED.values() if 0 < len(data) < 100_000)]
+    data = bytearray(draw(st.sampled_from(sound)))
+    for _ in range(draw(st.sampled_from((1, 1, 2, 5)))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        length = draw(st.sampled_from((1, 2, 4, 16, 100, 1000)))
+        change = draw(st.sampled_from(("byte", "number", "random", "cut", "double", "end", "other")))
+        if change == "byte" and data:
+            data[at] = draw(st.integers(0, 255))
+        elif change == "number":
+            number = draw(st.sampled_from(INTERESTING))
+            data[at : at + len(number)] = number
+        elif change == "random":
+            data[at:at] = draw(st.binary(min_size=1, max_size=64))
+        elif change == "cut":
+            del data[at : at + length]
+        elif change == "double":
+            data[at:at] = data[at : at + length]
+        elif change == "end":
+            del data[max(1, at) :]
+        else:
+            other = draw(st.sampled_from(sound))
+            start = draw(st.integers(0, len(other)))
+            data[at : at + length] = other[start : start + length]
+    return bytes(data)
+
+
+def check_sound(photo: Photo) -> None:
+    pixels = photo.pixels
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert min(pixels.shape) > 0
+    assert pixels.dtype in (np.uint8, np.uint16)
+    assert pixels.flags.c_contiguous
+    assert photo.alpha is None or (photo.alpha.shape == pixels.shape[:2] and photo.alpha.dtype == pixels.dtype)
+    assert not photo.is_gray or (pixels == pixels[:, :, :1]).all()
+    assert all("\n" not in warning for warning in photo.warnings)
+
+
+def read_or_refuse(path: Path) -> str:
+    try:
+        check_sound(read_photo(path))
+    except PhotoError as error:
+        message = str(error)
+        assert message.startswith(str(path))
+        assert message.endswith(".")
+        assert message.isprintable()
+        return "refused"
+    return "read"

@@ -7,37 +7,12 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from broken_files import CRAFTED, KINDS, broken, chunk, png_header
+from broken_files import CRAFTED, KINDS, broken, check_sound, chunk, mutated, png_header, read_or_refuse
+from hypothesis import HealthCheck, given, settings
 
 from gfprestore.errors import PhotoError
-from gfprestore.photo import Photo
 from gfprestore.photofile import MAX_PIXELS, read_photo
-
-
-def check_sound(photo: Photo) -> None:
-    pixels = photo.pixels
-    assert pixels.ndim == 3
-    assert pixels.shape[2] == 3
-    assert min(pixels.shape) > 0
-    assert pixels.dtype in (np.uint8, np.uint16)
-    assert pixels.flags.c_contiguous
-    assert photo.alpha is None or (photo.alpha.shape == pixels.shape[:2] and photo.alpha.dtype == pixels.dtype)
-    assert not photo.is_gray or (pixels == pixels[:, :, :1]).all()
-    assert all("\n" not in warning for warning in photo.warnings)
-
-
-def read_or_refuse(path: Path) -> str:
-    try:
-        check_sound(read_photo(path))
-    except PhotoError as error:
-        message = str(error)
-        assert message.startswith(str(path))
-        assert message.endswith(".")
-        assert message.isprintable()
-        return "refused"
-    return "read"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,3 +114,12 @@ def test_the_bound_on_pixels_is_checked_before_they_are_decoded(tmp_path: Path) 
     path.write_bytes(png_header(side, side, 1, 0) + chunk(b"IDAT", zlib.compress(bytes(side * (side // 8 + 1)))))
     with pytest.raises(PhotoError, match="400 megapixels"):
         read_photo(path)
+
+
+@given(data=mutated())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_mutated_files_are_read_or_refused(tmp_path: Path, data: bytes) -> None:
+    """`tests/benchmarks/fuzz.py` goes on with this for as long as one likes."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    read_or_refuse(path)
