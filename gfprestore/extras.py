@@ -14,10 +14,10 @@ from gfprestore.errors import PhotoError, printable
 from gfprestore.geometry import map_points, scaling
 from gfprestore.photo import AlignedFace, Photo, PhotoMetadata, Pixels
 from gfprestore.photowrite import write_photo
-from gfprestore.report import FaceRecord
+from gfprestore.report import FaceRecord, RefusedRecord
 from gfprestore.retouch import Retouch
 
-BOX_COLOURS = {"restored": (0, 255, 0), "kept": (255, 160, 0)}
+BOX_COLOURS = {"restored": (0, 255, 0), "kept": (255, 160, 0), "refused": (255, 0, 0)}
 """RGB of the drawn boxes, by what was done to the face."""
 
 
@@ -47,8 +47,10 @@ def save_faces(folder: Path, relative: Path, faces: Sequence[AlignedFace], retou
             write_photo(path, photo, overwrite=True)
 
 
-def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[FaceRecord]) -> None:
+def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[FaceRecord | RefusedRecord]) -> None:
     """Draws the box of every face onto the result, in place: green where it was restored, orange where it was kept.
+
+    What was taken for a face and refused is red.
 
     Args:
         canvas: The result, RGB uint8 or uint16, (H', W', 3).
@@ -61,7 +63,8 @@ def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[Fa
     thickness = max(1, round(max(width, height) / 600))
     for record in records:
         left, top, right, bottom = map_points(to_canvas, np.reshape(record.box, (2, 2))).round().astype(int).ravel()
-        colour = tuple(unit * level for level in BOX_COLOURS[record.action])
+        action = record.action if isinstance(record, FaceRecord) else "refused"
+        colour = tuple(unit * level for level in BOX_COLOURS[action])
         cv2.rectangle(canvas, (int(left), int(top)), (int(right), int(bottom)), colour, thickness)
 
 

@@ -228,6 +228,12 @@ def choose_faces(
     return [faces[row] for row in chosen]
 
 
+def box_of(face: DetectedFace) -> FaceBox:
+    """Returns a face's box as plain numbers."""
+    left, top, right, bottom = (float(side) for side in face.box)
+    return left, top, right, bottom
+
+
 def faces_at(faces: Sequence[DetectedFace], boxes: Sequence[FaceBox]) -> list[DetectedFace]:
     """Keep the faces that lie where somebody chose them: those that share `SAME_FACE_OVERLAP` with a box."""
     if not faces or not boxes:

@@ -34,7 +34,7 @@ from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.engine import out_of_memory
 from gfprestore.errors import GfprestoreError, PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
-from gfprestore.face_choice import FaceBox, choose_faces, faces_at
+from gfprestore.face_choice import FaceBox, box_of, choose_faces, faces_at
 from gfprestore.folders import Job
 from gfprestore.masks import Labels
 from gfprestore.metadata import tag_as_restored
@@ -44,7 +44,7 @@ from gfprestore.paste import paste_faces
 from gfprestore.photo import AlignedFace, Photo
 from gfprestore.photofile import read_photo
 from gfprestore.photowrite import write_photo
-from gfprestore.report import Failed, Outcome, Restored, Skipped
+from gfprestore.report import Failed, Outcome, RefusedRecord, Restored, Skipped
 from gfprestore.reportfile import read_faces
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
@@ -65,6 +65,9 @@ class OpenPhoto:
 
     faces: tuple[AlignedFace, ...] = ()
     """Its faces, once they were looked for."""
+
+    refused: tuple[RefusedRecord, ...] = ()
+    """What was taken for a face and is none to restore."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent on it so far, by stage."""
@@ -167,28 +170,30 @@ def _find_faces(
     start = time.perf_counter()
     try:
         with _in_hand(work.job):
-            faces = _faces_of(work, models, options, wanted)
+            faces, refused = _faces_of(work, models, options, wanted)
             crops = [to_8_bits(to_srgb(face.crop, work.photo.metadata.icc_profile)) for face in faces]
     except PhotoError as error:
         return Failed(work.job, str(error)), []
-    logger.debug("%s: %d faces", work.job.source, len(faces))
+    logger.debug("%s: %d face%s", work.job.source, len(faces), "" if len(faces) == 1 else "s")
     seconds = {**work.seconds, "detect": time.perf_counter() - start}
-    return OpenPhoto(work.job, work.photo, tuple(faces), seconds), crops
+    return OpenPhoto(work.job, work.photo, tuple(faces), refused, seconds), crops
 
 
 def _faces_of(
     work: OpenPhoto, models: Models, options: RestoreOptions, wanted: Mapping[Path, Sequence[FaceBox]] | None
-) -> list[AlignedFace]:
+) -> tuple[list[AlignedFace], tuple[RefusedRecord, ...]]:
     photo, size = work.photo, models.restorer.size
     if options.aligned:
-        return [whole_photo_face(photo, size)]
+        return [whole_photo_face(photo, size)], ()
     assert models.detector is not None, "only --aligned goes without a detector"
     height, width = photo.pixels.shape[:2]
-    found = models.detector.detect([photo.pixels])[0]
+    found = models.detector.search([photo.pixels])[0]
+    faces = found.faces
     if wanted is not None:
-        found = faces_at(found, wanted.get(work.job.source, ()))
-    chosen = choose_faces(found, (width, height), only_center=options.only_center, largest=options.largest)
-    return [align_face(photo, face, size) for face in chosen]
+        faces = tuple(faces_at(faces, wanted.get(work.job.source, ())))
+    chosen = choose_faces(faces, (width, height), only_center=options.only_center, largest=options.largest)
+    refused = tuple(RefusedRecord(box_of(item.face), item.face.score, item.reason) for item in found.refused)
+    return [align_face(photo, face, size) for face in chosen], refused
 
 
 def _restore_batch(
@@ -257,7 +262,10 @@ def _write(work: OpenPhoto, crops: Sequence[RestoredCrop], models: Models, optio
     }
     height, width = result.pixels.shape[:2]
     records = tuple(retouch.record for retouch in retouches)
-    return Restored(work.job, records, (width, height), seconds, tuple(notes))
+    outcome = Restored(work.job, records, (width, height), seconds, tuple(notes), work.refused)
+    for line in outcome.decisions():
+        logger.debug("%s: %s", work.job.source, line)
+    return outcome
 
 
 def _assemble(
@@ -279,7 +287,7 @@ def _assemble(
         faces = coloured_faces(work.faces, crops, models.face_model, (width, height), size)
         canvas = colorize_photo(canvas, models.chroma, faces, options.color_strength)
     if options.draw_boxes:
-        draw_boxes(canvas, (width, height), [retouch.record for retouch in retouches])
+        draw_boxes(canvas, (width, height), [*(retouch.record for retouch in retouches), *work.refused])
     alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
     metadata = photo.metadata
     if options.tag and (patches or is_coloured):

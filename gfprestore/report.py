@@ -35,6 +35,20 @@ class FaceRecord:
 
 
 @dataclass(frozen=True)
+class RefusedRecord:
+    """Something that was taken for a face and left alone as none."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in source photo pixel centres, upright."""
+
+    score: float
+    """Detector's confidence, 0 to 1."""
+
+    reason: str
+    """Why it was refused, as half a sentence."""
+
+
+@dataclass(frozen=True)
 class Restored:
     """The result of this job is written."""
 
@@ -52,6 +66,15 @@ class Restored:
 
     warnings: tuple[str, ...] = ()
     """One sentence each."""
+
+    refused: tuple[RefusedRecord, ...] = ()
+    """What was taken for a face and is none to restore, such as a profile or a face seen in an eye."""
+
+    def decisions(self) -> list[str]:
+        """One line for each face that was not simply restored, and why."""
+        told = [(face.box, f"face {face.action}", face.reason) for face in self.faces if face.reason]
+        told += [(item.box, "no face", item.reason) for item in self.refused]
+        return [f"{what} at ({', '.join(f'{side:.0f}' for side in box)}): {why}" for box, what, why in told]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
   ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `faces`, `seconds` (by stage) and
   `warnings`; `skipped` adds `reason`; `failed` adds `error`; `unreached`, for photos that the run did not come to, adds
   nothing. A face is `{"box": [left, top, right, bottom], "score": s, "action": "restored" or "kept", "reason": text,
-  "strength": s}` and further facts, such as angles of identity in degrees.
+  "strength": s}` and further facts, such as angles of identity in degrees. `refused` lists what was taken for a face
+  and left alone as none: `{"box": ..., "score": s, "reason": text}`.
 - The last line counts: `{"kind": "summary", "restored": n, "without_face": n, "skipped": n, "failed": n,
   "unreached": n, "faces": n, "seconds": s, "exit_code": n}`. A run without it was killed.
 
@@ -34,7 +35,7 @@ from typing import IO, Self
 
 from gfprestore.errors import OutputError, UsageError, printable
 from gfprestore.folders import Job
-from gfprestore.report import FaceRecord, Failed, Outcome, Report, Skipped
+from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Skipped
 
 SCHEMA = 1
 """Version of the lines; raised when a field changes its meaning or goes."""
@@ -149,11 +150,20 @@ def _check_replaceable(path: Path) -> bool:
         return stream.read(1) != b"\n"
 
 
+def refused_line(item: RefusedRecord) -> dict[str, object]:
+    """One refused face as a report line holds it."""
+    return {"box": _rounded(item.box), "score": round(float(item.score), 4), "reason": item.reason}
+
+
+def _rounded(box: tuple[float, float, float, float]) -> list[float]:
+    return [round(float(side), 2) for side in box]
+
+
 def face_line(face: FaceRecord) -> dict[str, object]:
     """One face as a report line holds it."""
     return {
         **face.facts,
-        "box": [round(float(side), 2) for side in face.box],
+        "box": _rounded(face.box),
         "score": round(float(face.score), 4),
         "action": face.action,
         "reason": face.reason,
@@ -171,6 +181,7 @@ def outcome_line(outcome: Outcome) -> dict[str, object]:
     else:
         line["size"] = list(outcome.size)
         line["faces"] = [face_line(face) for face in outcome.faces]
+        line["refused"] = [refused_line(item) for item in outcome.refused]
         line["seconds"] = {stage: round(seconds, 4) for stage, seconds in outcome.seconds.items()}
         line["warnings"] = list(outcome.warnings)
     return line

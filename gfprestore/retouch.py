@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.blend import BlendedCrop, BlendSettings, blend_crop
 from gfprestore.colour import from_srgb, to_8_bits
+from gfprestore.face_choice import box_of
 from gfprestore.geometry import magnification
 from gfprestore.identity import FaceRecogniser, identity_angles, settle_identity
 from gfprestore.masks import Labels, Mask, face_mask
@@ -126,6 +126,4 @@ def _as_8_bits(pixels: NDArray[np.float32], dtype: np.dtype[np.uint8] | np.dtype
 
 
 def _record(face: AlignedFace, strength: float, reason: str, facts: dict[str, object]) -> FaceRecord:
-    left, top, right, bottom = (float(side) for side in face.face.box)
-    action: Literal["restored"] = "restored"
-    return FaceRecord((left, top, right, bottom), face.face.score, action, reason, strength, facts)
+    return FaceRecord(box_of(face.face), face.face.score, "restored", reason, strength, facts)

@@ -9,7 +9,7 @@ import numpy as np
 from gfprestore.align import FACE_TEMPLATE
 from gfprestore.background import LANCZOS
 from gfprestore.models import Models
-from gfprestore.photo import DetectedFace
+from gfprestore.photo import DetectedFace, FoundFaces
 
 
 class FakeRestorer:
@@ -32,8 +32,8 @@ class FakeRestorer:
 class FakeDetector:
     """Finds as many faces as the photo's top left pixel says: its red value, modulo ten."""
 
-    def detect(self, photos: Sequence[np.ndarray]) -> list[list[DetectedFace]]:
-        return [self.faces_of(pixels) for pixels in photos]
+    def search(self, photos: Sequence[np.ndarray]) -> list[FoundFaces]:
+        return [FoundFaces(tuple(self.faces_of(pixels))) for pixels in photos]
 
     def faces_of(self, pixels: np.ndarray) -> list[DetectedFace]:
         height, width = pixels.shape[:2]

@@ -113,10 +113,10 @@ class FailingDetector:
         self.usual: Any = fake_models().detector
         self.fail = fail
 
-    def detect(self, photos: list[np.ndarray]) -> object:
+    def search(self, photos: list[np.ndarray]) -> object:
         if is_the_one(photos[0]):
             self.fail()
-        return self.usual.detect(photos)
+        return self.usual.search(photos)
 
 
 class FailingUpscaler(ResizeUpscaler):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from fakes import fake_models
+from fakes import FakeDetector, fake_models
 from PIL import Image
 
 from gfprestore import pipeline
@@ -20,7 +21,7 @@ from gfprestore.errors import DeviceError, OutputError
 from gfprestore.folders import Job, plan_jobs
 from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
-from gfprestore.photo import Photo
+from gfprestore.photo import FoundFaces, Photo, RefusedFace
 from gfprestore.photofile import read_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
@@ -154,6 +155,24 @@ def test_extras_crops_boxes_times_and_tags(tmp_path: Path) -> None:
     untagged = replace(options, tag=False, overwrite=True)
     list(restore_photos(jobs, fake_models(stripes), untagged))
     assert b"algorithmicallyEnhanced" not in (read_photo(jobs[0].target).metadata.xmp or b"")
+
+
+def test_refused_faces_are_told_and_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    models = fake_models()
+
+    class Refusing(FakeDetector):
+        def search(self, photos: Sequence[np.ndarray]) -> list[FoundFaces]:
+            (found,) = super().search(photos)
+            return [replace(found, refused=(RefusedFace(self.face(60.0, 60.0, 60.0, 0.8), "it is a clock"),))]
+
+    models = replace(models, detector=Refusing())  # type: ignore[arg-type]
+    with caplog.at_level("DEBUG", logger="gfprestore"):
+        (outcome,) = restore_photos(jobs, models, RestoreOptions(upscale=1, draw_boxes=True))
+    assert isinstance(outcome, Restored)
+    assert [(item.box, item.reason) for item in outcome.refused] == [((40.0, 40.0, 80.0, 80.0), "it is a clock")]
+    assert (read_photo(jobs[0].target).pixels == [255, 0, 0]).all(axis=2).any()
+    assert "a.png: no face at (40, 40, 80, 80): it is a clock" in caplog.text
 
 
 def test_a_broken_photo_is_a_value_and_the_run_goes_on(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from gfprestore.errors import ExitCode, OutputError, UsageError
 from gfprestore.folders import Job
-from gfprestore.report import FaceRecord, Failed, Outcome, Report, Restored, Skipped, duration
+from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Restored, Skipped, duration
 from gfprestore.reportfile import SCHEMA, ReportFile
 from gfprestore.reportfile import read_lines as read_report
 
@@ -117,6 +118,23 @@ def test_every_source_has_one_line(tmp_path: Path) -> None:
     assert last["exit_code"] == 130
     statuses = ("restored", "without_face", "skipped", "failed", "unreached")
     assert [last[status] for status in statuses] == [1, 0, 1, 1, 1]
+
+
+def test_what_was_refused_is_told_with_its_reason(tmp_path: Path) -> None:
+    refused = RefusedRecord((10.0, 20.5, 30.25, 44.0), 0.71234, "it lies inside a larger face")
+    kept = replace(face("kept"), reason="it is sharp already")
+    outcome = replace(restored("a", 1), faces=(face(), kept), refused=(refused,))
+    path = tmp_path / "report.jsonl"
+    with ReportFile(path) as file:
+        file.start(1, {})
+        file.add(outcome)
+    reason = "it lies inside a larger face"
+    assert read_lines(path)[1]["refused"] == [{"box": [10.0, 20.5, 30.25, 44.0], "score": 0.7123, "reason": reason}]
+    assert outcome.decisions() == [
+        "face kept at (1, 2, 30, 40): it is sharp already",
+        "no face at (10, 20, 30, 44): it lies inside a larger face",
+    ]
+    assert restored("b", 2).decisions() == []
 
 
 def test_names_that_are_no_text_survive(tmp_path: Path) -> None:
