@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import email
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -15,6 +16,7 @@ import pytest
 
 import gfprestore
 from gfprestore.manifest import MANIFEST
+from gfprestore.native.library import kinds
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -35,8 +37,29 @@ def names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_wheel_runs_on_every_platform(wheel: Path) -> None:
-    assert wheel.name == f"gfprestore-{gfprestore.__version__}-py3-none-any.whl"
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_wheel_carries_kernels_for_this_system_and_any_python(wheel: Path, names: set[str]) -> None:
+    name, version, python, abi, platform = wheel.stem.split("-")
+    assert (name, version, python, abi) == ("gfprestore", gfprestore.__version__, "py3", "none")
+    compiled = {Path(name).stem for name in names if name.startswith("gfprestore/native/compiled/")}
+    assert compiled and platform != "any"
+    assert set(kinds()) <= compiled
+
+
+def test_wheel_without_a_compiler_runs_on_every_platform(tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    shutil.copytree(
+        PROJECT / "gfprestore", copy / "gfprestore", ignore=shutil.ignore_patterns("compiled", "__pycache__")
+    )
+    shutil.copytree(PROJECT / "weights", copy / "weights")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, copy)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(copy)]
+    done = subprocess.run(
+        build, check=True, capture_output=True, text=True, env=os.environ | {"CC": str(tmp_path / "no compiler")}
+    )
+    assert "The fast kernels are left out" in done.stdout + done.stderr
+    assert (tmp_path / f"gfprestore-{gfprestore.__version__}-py3-none-any.whl").exists()
 
 
 def test_wheel_carries_every_module_and_its_types(names: set[str]) -> None:
