@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gfprestore.errors import WeightsError, printable
@@ -16,6 +17,9 @@ _SETTLED_SECONDS = 2.0
 """A file changed more recently than this may change again within the same tick of its time stamp."""
 
 _RECORD = "digests.json"
+
+_ABANDONED_SECONDS = 3600.0
+"""Nothing in the cache is written for so long."""
 
 
 def user_cache_folder() -> Path:
@@ -73,6 +77,19 @@ def weights_digest(path: Path, *, trust_record: bool = True) -> str:
     return digest
 
 
+def sweep_parts(folder: Path, pattern: str) -> None:
+    """Deletes files of a cache folder that processes were writing when they were killed.
+
+    Args:
+        folder: The folder.
+        pattern: Their names; younger ones than an hour stay, since a process may be writing them.
+    """
+    for part in folder.glob(pattern):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                part.unlink()
+
+
 def _state(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
@@ -94,7 +111,10 @@ def _write_record(record: dict[str, list[int | str]]) -> None:
     try:
         folder = user_cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False, encoding="utf-8") as stream:
+        sweep_parts(folder, f"{_RECORD}-*.part")
+        with tempfile.NamedTemporaryFile(
+            "w", dir=folder, prefix=f"{_RECORD}-", suffix=".part", delete=False, encoding="utf-8"
+        ) as stream:
             json.dump(existing, stream, indent=0)
         Path(stream.name).replace(folder / _RECORD)
     except (OSError, WeightsError, UnicodeEncodeError):

@@ -57,9 +57,7 @@ def run_jobs(
     earlier: list[dict[str, object]] = []
     if resume is not None:
         jobs, earlier = _unfinished(jobs, resume, say)
-    for folder in {job.target.parent for job in jobs}:
-        # What an earlier run was writing when it was killed.
-        remove_leftovers(folder)
+    _tidy_up(jobs, options)
     report = Report(planned=len(jobs))
     with ExitStack() as stack:
         lines = None
@@ -79,6 +77,15 @@ def run_jobs(
         _restore_all(jobs, models, options, report, lines, say, shows_progress, stop)
         stop.raise_if_asked()
     return report.exit_code
+
+
+def _tidy_up(jobs: Sequence[Job], options: RestoreOptions) -> None:
+    """Deletes what an earlier run was writing when it was killed."""
+    folders = {job.target.parent for job in jobs}
+    if options.save_faces is not None:
+        folders |= {(options.save_faces / job.relative).parent for job in jobs}
+    for folder in folders:
+        remove_leftovers(folder)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gfprestore.digest import user_cache_folder, weights_digest
+from gfprestore.digest import sweep_parts, user_cache_folder, weights_digest
 from gfprestore.errors import WeightsError, printable
 
 _SETS = ("params_ema", "g_ema", "params", "state_dict")
@@ -127,6 +127,7 @@ def _keep(tensors: dict[str, Tensor], target: Path) -> None:
     """Writes the safetensors form whole or not at all; a cache that cannot be written only costs time."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep_parts(target.parent, "*.part")
         with NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as stream:
             part = Path(stream.name)
         try:

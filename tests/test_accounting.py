@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from broken_files import CRAFTED
 from commands import call
 from fakes import fake_models
 from PIL import Image
@@ -28,6 +29,7 @@ from gfprestore.background import ResizeUpscaler
 from gfprestore.engine import out_of_memory
 from gfprestore.errors import ExitCode
 from gfprestore.models import Models
+from gfprestore.photo import FoundFaces
 
 PHOTOS = 9
 THE_ONE = 4
@@ -117,6 +119,13 @@ class FailingDetector:
         if is_the_one(photos[0]):
             self.fail()
         return self.usual.search(photos)
+
+
+class NoDetector:
+    """Finds nothing."""
+
+    def search(self, photos: list[np.ndarray]) -> list[FoundFaces]:
+        return [FoundFaces(()) for _ in photos]
 
 
 class FailingUpscaler(ResizeUpscaler):
@@ -333,6 +342,25 @@ def check_next_run(album: Path, out: Path, options: tuple[str, ...], calm: Calm)
     foreign = {key for key in again if (out / key).read_bytes() == b"of somebody else"}
     assert again.keys() == expected.keys()
     assert {key for key in again if again[key] != expected[key]} <= foreign
+
+
+def test_every_broken_file_has_its_line_whatever_its_name(tmp_path: Path) -> None:
+    names = [b"two\nlines", b"\xff\xfe", b"x" * 250, b"dots..", b"CON", b" ", b"\x1b[31mred", b"a\\b", b"-o"]
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for number, data in enumerate(CRAFTED.values()):
+        name = names[number] if number < len(names) else b"%d" % number
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name + b".jpg")).write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, replace(fake_models(), detector=NoDetector()))  # type: ignore[arg-type]
+        code, result = call(folder, "-o", tmp_path / "out", "--report", tmp_path / "report.jsonl", "--upscale", 0.1)
+    _, *photos, last = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert code == ExitCode.SOME_FAILED
+    assert {os.fsencode(line["source"]) for line in photos} == {os.fsencode(path) for path in folder.iterdir()}
+    assert last["failed"] + last["without_face"] == len(photos) == len(CRAFTED)
+    told = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(told) == last["failed"] > 30
+    assert len(list((tmp_path / "out").iterdir())) == last["without_face"] > 5
 
 
 def test_a_thread_that_raises_ends_the_run_with_its_traceback_and_the_account(

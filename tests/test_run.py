@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,10 @@ from fakes import fake_models
 from PIL import Image
 
 from gfprestore import models, run
+from gfprestore.atomic import _host
 from gfprestore.digest import weights_digest
 from gfprestore.errors import ExitCode
+from gfprestore.folders import plan_jobs
 from gfprestore.manifest import MANIFEST
 from gfprestore.options import RestoreOptions
 
@@ -75,6 +79,36 @@ def test_facts_hold_the_digest_of_every_file_that_was_read(tmp_path: Path, monke
         "detector-compact": known["detector-compact"],
     }
     json.dumps(facts)
+
+
+def test_a_fault_of_gfprestore_itself_is_told_before_its_traceback(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(run, "load_models", load)
+    said: list[str] = []
+    jobs = plan_jobs([album], tmp_path / "out")
+    report = str(tmp_path / "report.jsonl")
+    with pytest.raises(KeyError):
+        run.run_jobs(jobs, RestoreOptions(), report_name=report, resume=None, say=said.append, shows_progress=False)
+    assert "a fault in gfprestore itself; please report it" in said[0]
+    assert "1 not reached" in said[1]
+    assert json.loads(Path(report).read_text().splitlines()[-1])["exit_code"] == 1
+
+
+def test_litter_of_a_killed_run_is_taken_away_wherever_results_go(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "load_models", lambda *_: fake_models())
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for folder in ("out", "faces"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f".gfprestore-{_host()}-{gone.pid}-abc.part").write_bytes(b"half")
+    assert call(album, "-o", tmp_path / "out", "--save-faces", tmp_path / "faces")[0] == ExitCode.OK
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_resuming_into_a_new_report_gives_a_line_for_every_source_and_does_nothing_twice(

@@ -372,6 +372,18 @@ def test_damaged_copy_is_made_again(alone: Path) -> None:
     assert copy.read_bytes() == whole
 
 
+def test_copies_that_a_killed_process_left_half_written_are_swept_away(alone: Path) -> None:
+    folder = alone / "cache" / "gfprestore" / "converted"
+    folder.mkdir(parents=True)
+    for name, age in (("abandoned.part", 7200), ("in-work.part", 60)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    torch.save(TENSORS, alone / "x.pth")
+    read_state_dict(alone / "x.pth")
+    assert sorted(path.suffix for path in folder.iterdir()) == [".part", ".safetensors"]
+    assert (folder / "in-work.part").exists()
+
+
 def test_reading_does_without_a_cache(alone: Path) -> None:
     (alone / "cache").write_bytes(b"a file where the folder would be")
     torch.save(TENSORS, alone / "x.pth")
