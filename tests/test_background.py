@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -144,31 +142,18 @@ def counting_upscaler(engine: CountingEngine, **more: Any) -> NetworkUpscaler:
     return NetworkUpscaler(network, device="cpu", precision="fp32", engine=engine, **more)
 
 
-def test_photos_of_one_size_share_batches() -> None:
+def test_tiles_shrink_until_photo_result_and_tile_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background_network, "_PROCESSOR_BUDGET", 32 << 20)
     engine = CountingEngine()
     upscale = counting_upscaler(engine)
-    upscale._batch_size = 4
-    photos = [(photo(64, 48, seed=seed), (128, 96)) for seed in range(5)]
-    photos += [(photo(48, 48, seed=9), (96, 96)), (photo(64, 48, seed=8), (128, 96))]
-    found = list(upscale.upscale_all(photos))
-    assert [shape[0] for shape in engine.shapes] == [4, 1, 1, 1]
-    for (pixels, _), result in zip(photos, found, strict=True):
-        np.testing.assert_array_equal(result, pixels.repeat(2, axis=0).repeat(2, axis=1))
-
-
-def test_photos_are_drawn_no_further_ahead_than_a_batch() -> None:
-    upscale = counting_upscaler(CountingEngine())
-    upscale._batch_size = 2
-    drawn = []
-
-    def photos():
-        for seed in range(6):
-            drawn.append(seed)
-            yield photo(32, 32, seed=seed), (64, 64)
-
-    results = upscale.upscale_all(photos())
-    next(results)
-    assert drawn == [0, 1]
+    per_pixel = bytes_per_pixel(load_upscaling_network("a small network", small_network(2)))
+    limits = []
+    for width, height in ((420, 300), (900, 600)):
+        engine.shapes.clear()
+        upscale.upscale(photo(width, height), (width * 2, height * 2))
+        limits.append(math.isqrt(int(((32 << 20) - width * height * 3 * 5) / per_pixel)))
+        assert 288 <= max(engine.shapes[0][1:3]) <= limits[-1]
+    assert limits[1] < limits[0] < 420
 
 
 def test_tiles_are_halved_when_memory_runs_out() -> None:
@@ -232,10 +217,6 @@ def test_plain_choices_need_no_weights() -> None:
     pixels = photo(20, 20)
     np.testing.assert_array_equal(LANCZOS.upscale(pixels, (40, 40)), resize_photo(pixels, (40, 40)))
     np.testing.assert_array_equal(BILINEAR.upscale(pixels, (40, 40)), resize_photo(pixels, (40, 40), "linear"))
-    assert [found.shape for found in LANCZOS.upscale_all([(pixels, (30, 20)), (pixels, (7, 9))])] == [
-        (20, 30, 3),
-        (9, 7, 3),
-    ]
 
 
 def test_auto_on_a_processor_is_lanczos_and_says_so() -> None:
@@ -318,92 +299,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
         build(str(path), Weights(), print)
 
 
-# The realesrgan package.
-
-
-@pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> type:
-    """A stand-in for the package with its calling convention: BGR or gray in, the same out, talk on stdout."""
-
-    class RealESRGANer:
-        talk = "\tTile 1/1"
-
-        def __init__(self, scale: int, model_path: str, model: Any, tile: int, device: torch.device) -> None:
-            assert set(torch.load(model_path, weights_only=True)) == {"params_ema"}
-            self.scale, self.tile = scale, tile
-
-        def enhance(self, image: np.ndarray) -> tuple[np.ndarray, str]:
-            print(self.talk)
-            image = image.copy()
-            if image.ndim == 3:
-                image[..., 0] = 7  # marks blue
-            return image.repeat(self.scale, axis=0).repeat(self.scale, axis=1), "RGB"
-
-    realesrgan, arch = types.ModuleType("realesrgan"), types.ModuleType("basicsr.archs.rrdbnet_arch")
-    realesrgan.RealESRGANer = RealESRGANer
-    arch.RRDBNet = lambda **arguments: arguments
-    for name, module in (
-        ("realesrgan", realesrgan),
-        ("basicsr", types.ModuleType("basicsr")),
-        ("basicsr.archs", types.ModuleType("basicsr.archs")),
-        ("basicsr.archs.rrdbnet_arch", arch),
-    ):
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "torchvision.transforms.functional_tensor", raising=False)
-    return RealESRGANer
-
-
-def package_upscaler() -> Any:
-    weights = Weights(**{"realesrgan-x2plus": {"params_ema": {"weight": torch.zeros(1)}}})
-    return build("realesrgan-package", weights, print)
-
-
-def test_the_package_gets_bgr_and_stays_silent(package: type, capsys: pytest.CaptureFixture[str]) -> None:
-    pixels = photo(20, 16)
-    found = package_upscaler().upscale(pixels, (40, 32))
-    np.testing.assert_array_equal(found[..., :2], pixels.repeat(2, axis=0).repeat(2, axis=1)[..., :2])
-    assert (found[..., 2] == 7).all()
-    assert capsys.readouterr().out == ""
-    assert "torchvision.transforms.functional_tensor" in sys.modules
-    sys.modules.pop("torchvision.transforms.functional_tensor")
-
-
-def test_the_package_gets_gray_as_one_plane(package: type) -> None:
-    pixels = np.repeat(photo(20, 16)[..., :1], 3, axis=2)
-    found = package_upscaler().upscale(pixels, (40, 32))
-    np.testing.assert_array_equal(found, pixels.repeat(2, axis=0).repeat(2, axis=1))
-
-
-def test_a_dark_16_bit_photo_is_not_taken_for_8_bit(package: type) -> None:
-    pixels = photo(20, 16).astype(np.uint16)
-    found = package_upscaler().upscale(pixels, (40, 32))
-    np.testing.assert_array_equal(found, resize_photo(pixels, (40, 32)))
-
-
-def test_a_failed_tile_of_the_package_is_an_error(package: type) -> None:
-    package.talk = "Error CUDA out of memory."
-    with pytest.raises(DeviceError, match="--tile"):
-        package_upscaler().upscale(photo(20, 16), (40, 32))
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "realesrgan", None)
-    with pytest.raises(UsageError, match="pip install realesrgan"):
-        package_upscaler()
-
-
-@pytest.mark.slow
-@pytest.mark.weights
-@pytest.mark.skipif(importlib.util.find_spec("realesrgan") is None, reason="the realesrgan package is not installed")
-def test_parity_with_the_package(real_weights: Path) -> None:
-    state = read_state_dict(real_weights / "RealESRGAN_x2plus_fp16.pth")
-    weights = Weights(**{"realesrgan-x2plus": state})
-    pixels = photo(96, 64, np.uint16)
-    theirs = build("realesrgan-package", weights, print).upscale(pixels, (192, 128)).astype(np.float64)
-    ours = build("real-esrgan", weights, print).upscale(pixels, (192, 128)).astype(np.float64)
-    # Their frame is mirrored out by ten pixels before the network; ours, like spandrel's, is not. So the rim differs.
-    inside = (slice(64, -64), slice(64, -64))
-    assert np.linalg.norm(ours[inside] - theirs[inside]) / np.linalg.norm(theirs[inside]) <= 1e-3
+# Real weights.
 
 
 @pytest.mark.slow
