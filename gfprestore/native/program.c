@@ -90,11 +90,12 @@ static Window find_half_window(const float *x, int height, int width, int stride
 }
 
 /* Columns of B' d, or of B' d B with `border` telling whether samples may lie outside. */
-static inline __attribute__((always_inline)) void read_tile(const Window *at, int c, int border,
+static inline __attribute__((always_inline)) void read_tile(const Window *at, int c, int border, long ahead,
                                                             Vector half_way[WINDOW][WINDOW]) {
     for (int j = 0; j < WINDOW; j++) {
         Vector column[WINDOW], out[WINDOW];
         for (int i = 0; i < WINDOW; i++) {
+            if (!border && j >= 2) __builtin_prefetch(at->row[i] + at->column[j] + ahead + c);
             int outside = border && (!at->row[i] || at->column[j] < 0);
             column[i] = outside ? (Vector){0} : load(at->row[i] + at->column[j] + c);
         }
@@ -110,6 +111,7 @@ static inline __attribute__((always_inline)) void read_doubled_tile(const Step *
     for (int i = 0; i < 4; i++) {
         Vector row[4];
         for (int j = 0; j < 4; j++) row[j] = load(at->row[i] + at->column[j] + c);
+        for (int j = 2; j < 4; j++) __builtin_prefetch(at->row[i] + at->column[j] + 2L * s->stride_in + c);
         to_doubled(row, wide[i]);
         if (tx == 0) wide[i][0] = (Vector){0};
         if (TILE * tx + TILE == s->width) wide[i][WINDOW - 1] = (Vector){0};
@@ -139,9 +141,9 @@ static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s,
             if (doubles)
                 read_doubled_tile(s, &at, ty, tx, c, half_way);
             else if (border)
-                read_tile(&at, c, 1, half_way);
+                read_tile(&at, c, 1, 0, half_way);
             else
-                read_tile(&at, c, 0, half_way);
+                read_tile(&at, c, 0, (long)TILE * s->stride_in, half_way);
             Vector style = s->style ? load(s->style + c) : (Vector){0} + 1;
             for (int i = 0; i < WINDOW; i++) {
                 to_products(half_way[i], out);
