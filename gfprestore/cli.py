@@ -6,6 +6,7 @@ Only click is imported before the arguments are known: `--help` must not wait fo
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def main(
 
 def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
     for job in jobs:
-        note = "" if options.overwrite or not job.target.exists() else "  (exists: would be skipped)"
+        note = "" if options.overwrite or not os.path.lexists(job.target) else "  (exists: would be skipped)"
         click.echo(f"{printable(job.source)} -> {printable(job.target)}{note}")
     return ExitCode.OK
 

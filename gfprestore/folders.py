@@ -134,7 +134,7 @@ def _is_pattern(given: Path) -> bool:
 
 
 def _check_inputs(inputs: Sequence[Path]) -> None:
-    missing = [printable(given) for given in inputs if not _is_pattern(given) and not given.exists()]
+    missing = [printable(given) for given in inputs if not _is_pattern(given) and _status(given) is None]
     if missing:
         raise UsageError(f"There is no {_listed(missing)}; check the name of the input.")
 

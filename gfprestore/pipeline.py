@@ -142,7 +142,7 @@ def _in_hand(job: Job) -> Iterator[None]:
 def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) -> Stage:
     if should_stop():
         return None
-    if not options.overwrite and job.target.exists():
+    if not options.overwrite and os.path.lexists(job.target):
         return Skipped(job, "the result exists already (--overwrite writes it anew)")
     start = time.perf_counter()
     try:

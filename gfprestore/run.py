@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -164,7 +165,7 @@ def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> tuple[list[Job],
     left, finished = [], []
     for job in jobs:
         line = lines.get(job.source, {})
-        if line.get("status") in FINISHED and job.target.exists():
+        if line.get("status") in FINISHED and os.path.lexists(job.target):
             finished.append(line)
         else:
             left.append(job)
@@ -173,7 +174,7 @@ def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> tuple[list[Job],
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
+    return os.path.lexists(one) and os.path.lexists(other) and one.samefile(other)
 
 
 def _run_facts(options: RestoreOptions, models: Models | None) -> dict[str, object]:

@@ -47,7 +47,8 @@ class StopRequest:
     ) -> None:
         """Gives the signals back."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # None stands for a handler that no Python code set, and that none can set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def raise_if_asked(self) -> None:
         """Raises what the signal would have raised at once.

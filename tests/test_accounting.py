@@ -363,6 +363,17 @@ def test_every_broken_file_has_its_line_whatever_its_name(tmp_path: Path) -> Non
     assert len(list((tmp_path / "out").iterdir())) == last["without_face"] > 5
 
 
+def test_a_name_too_long_for_its_result_is_one_failure(album: Path, tmp_path: Path) -> None:
+    (album / "0.png").rename(album / ("x" * 251 + ".png"))
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, fake_models())
+        code, result = call(album, "-o", tmp_path / "out", "--format", "tiff")
+        assert code == ExitCode.SOME_FAILED
+        assert "too long to be written" in result.stderr
+        assert len(list((tmp_path / "out").iterdir())) == PHOTOS - 1
+        assert call(album / ("y" * 300), "-o", tmp_path / "out")[0] == ExitCode.USAGE
+
+
 def test_a_thread_that_raises_ends_the_run_with_its_traceback_and_the_account(
     album: Path, tmp_path: Path, calm: Calm
 ) -> None:
