@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import cv2
 import numpy as np
@@ -50,7 +50,7 @@ class Decoded:
 
 
 def decode_pixels(image: Image.Image, stream: BinaryIO) -> Decoded:
-    """Decodes the first frame of an opened image.
+    """Decodes the frame that an opened image stands at.
 
     Args:
         image: Opened, not loaded; left loaded.
@@ -126,7 +126,7 @@ def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # It prints its own remarks on damaged files otherwise.
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = _imdecode(data, image.tell())
     except cv2.error as error:
         raise OSError(error.err) from error
     if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != (image.height, image.width):
@@ -137,6 +137,14 @@ def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:
     pixels = np.ascontiguousarray(decoded[:, :, 2::-1]).astype(np.uint16, copy=False)
     alpha = np.ascontiguousarray(decoded[:, :, 3]).astype(np.uint16, copy=False) if channels == 4 else None
     return Decoded(pixels, alpha, is_gray=_is_gray_with_alpha(image, stream))
+
+
+def _imdecode(data: bytes, frame: int) -> NDArray[Any] | None:
+    buffer = np.frombuffer(data, np.uint8)
+    if frame == 0:
+        return cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    _, frames = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(frame, frame + 1))
+    return frames[0] if frames else None
 
 
 def _bare_png(data: bytes) -> bytes:

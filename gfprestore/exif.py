@@ -21,6 +21,12 @@ ORIENTATION = 0x0112
 SOFTWARE = 0x0131
 EXIF_DIRECTORY = 0x8769
 
+_POINTERS = frozenset({EXIF_DIRECTORY, 0x8825, 0xA005})
+"""Tags whose value is the offset of another directory: Exif, GPS, interoperability."""
+
+_BYTES = {1: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, 6: 1, UNDEFINED: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Bytes of one value of each type."""
+
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _ENTRY = 12
@@ -191,3 +197,33 @@ def directory_bytes(block: bytes, entries: Mapping[int, tuple[int, int, bytes]],
             values += data + bytes(len(data) % 2)
         kept[tag] = struct.pack(order + "HHI", tag, kind, count) + field
     return struct.pack(order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept)) + bytes(4) + values
+
+
+def moved(block: bytes, distance: int) -> bytes:
+    """The block as part of a larger file, in which offsets count from the file's start.
+
+    The offset in its header stays, for the functions here to find its first directory. Offsets inside a maker note are
+    not known and stay as they are.
+
+    Args:
+        block: To stand in the file.
+        distance: Where it stands.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    edited = bytearray(block)
+    order = byte_order(block)
+    waiting, done = [struct.unpack_from(order + "I", block, 4)[0]], set()
+    while waiting:
+        at = waiting.pop()
+        if at in done:
+            continue
+        done.add(at)
+        for tag, place in _directory(block, order, at).places.items():
+            kind, count, value = struct.unpack_from(order + "HII", block, place + 2)
+            if tag in _POINTERS:
+                waiting.append(value)
+            if tag in _POINTERS or _BYTES.get(kind, 1) * count > 4:
+                struct.pack_into(order + "I", edited, place + 8, value + distance)
+    return bytes(edited)

@@ -65,6 +65,9 @@ class Photo:
     warnings: tuple[str, ...] = field(default=())
     """Things the user should know about how the file was read, one sentence each."""
 
+    pages: int = 1
+    """Pages of the file that it comes from, one of which this is."""
+
 
 @dataclass(frozen=True, eq=False)
 class DetectedFace:

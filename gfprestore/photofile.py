@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import itertools
 import logging
 import os
 import stat
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError, features
+from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError, features
 
 from gfprestore.decode import UnusualPixelsError, decode_pixels
 from gfprestore.errors import PhotoError, printable
@@ -72,19 +73,27 @@ _FORMATS = (
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
+_SUBFILE, _OLD_SUBFILE = 254, 255
+_COPY_OR_MASK, _OLD_COPY = 0b101, 2
+"""Tags of a TIFF's frame, and what they say of a reduced copy or a mask (TIFF 6.0, pages 36 and 40)."""
+
 _PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
 """Formats that Pillow reads with a package of the extra `formats`."""
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: Path, page: int = 0) -> Photo:
     """Reads a photo: upright, RGB, 8 or 16 bits as the file has them, in the file's own colour profile.
 
     CMYK, Lab and palette colours become sRGB. Gray is repeated in three channels and `is_gray` says so. 16-bit PNG and
-    TIFF, and gray floating-point TIFF from 0 to 1, come as uint16. Of several pages or frames the first is taken, with
-    a warning; the previews that a phone adds to a JPEG are no pages.
+    TIFF, and gray floating-point TIFF from 0 to 1, come as uint16. Of several frames the first is taken, with a
+    warning; the previews that a phone adds to a JPEG, and a scanner to a TIFF, are no pages.
 
     The memory taken at once is bounded by `MAX_PIXELS`, whatever the file claims: about 8 bytes a pixel beside the
     result for the decoder, 16 at 16 bits, and the file itself at 16 bits.
+
+    Args:
+        path: The file.
+        page: Which page of a TIFF, from 0.
 
     Raises:
         PhotoError: The file is missing, unreadable, no photo, damaged, truncated, too large or being written; one
@@ -96,7 +105,7 @@ def read_photo(path: Path) -> Photo:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise PhotoError(f"{name} is not a file.")
-            photo = _read(stream, name, status.st_size)
+            photo = _read(stream, name, status.st_size, page)
             now = os.fstat(stream.fileno())
             if (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
                 raise PhotoError(f"{name} changed while it was read; run again once it is complete.")
@@ -112,7 +121,7 @@ def _open_at_once(name: str, flags: int) -> int:
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _read(stream: BinaryIO, name: str, size: int) -> Photo:
+def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
     if size == 0:
         raise PhotoError(f"{name} is empty.")
     format = _sniff(stream.read(64))
@@ -123,8 +132,11 @@ def _read(stream: BinaryIO, name: str, size: int) -> Photo:
     _silence_pillow()
     try:
         with Image.open(stream, formats=[format]) as image:
+            pages = _pages(image)
+            if format == "TIFF":
+                _turn_to(image, pages[page])
             _check_size(image, name, size)
-            frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+            frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "TIFF") else 1
             decoded = decode_pixels(image, stream)
             metadata, turn, damage = read_metadata(image)
     except PhotoError:
@@ -133,7 +145,7 @@ def _read(stream: BinaryIO, name: str, size: int) -> Photo:
         raise PhotoError(f"{name} {_fault(error)}.") from error
     notes = [*decoded.warnings, *damage]
     if frames > 1:
-        notes.insert(0, f"Only the first of {frames} {'pages' if format == 'TIFF' else 'frames'} was restored.")
+        notes.insert(0, f"Only the first of {frames} frames was restored.")
     if decoded.is_converted:
         metadata = replace(metadata, icc_profile=None)
     return Photo(
@@ -142,7 +154,40 @@ def _read(stream: BinaryIO, name: str, size: int) -> Photo:
         alpha=None if decoded.alpha is None else _turned(decoded.alpha, turn),
         is_gray=decoded.is_gray,
         warnings=tuple(notes),
+        pages=len(pages),
     )
+
+
+def _pages(image: Image.Image) -> list[int]:
+    """The frames of a TIFF that are pages of their own, not smaller copies or masks of one; else the first."""
+    if image.format != "TIFF":
+        return [0]
+    pages = [0]
+    for frame in itertools.count(1):
+        fault = None
+        try:
+            image.seek(frame)
+        except EOFError:
+            break
+        except SyntaxError as error:  # Pillow knows no mode for some masks; the tags are there all the same.
+            fault = error
+        tags = cast("TiffImagePlugin.TiffImageFile", image).tag_v2
+        kind, old_kind = tags.get(_SUBFILE), tags.get(_OLD_SUBFILE)
+        if (isinstance(kind, int) and kind & _COPY_OR_MASK) or old_kind == _OLD_COPY:
+            continue
+        if fault is not None:
+            raise fault
+        pages.append(frame)
+    return pages
+
+
+def _turn_to(image: Image.Image, frame: int) -> None:
+    """Seeks a frame, without what Pillow still holds of the frames that it has passed, such as their profiles."""
+    if getattr(image, "n_frames", 1) > 1:
+        with suppress(SyntaxError):  # Away from it, since seeking where it stands does nothing.
+            image.seek(0 if frame else 1)
+        image.info.clear()
+        image.seek(frame)
 
 
 def _sniff(start: bytes) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -19,7 +20,7 @@ from gfprestore.errors import PhotoError, printable
 from gfprestore.metadata import photoshop_segment
 from gfprestore.photo import Photo, PhotoMetadata, Pixels
 from gfprestore.pngchunks import encode_png
-from gfprestore.tiffwriter import write_tiff
+from gfprestore.tiffwriter import append_page, write_tiff
 from gfprestore.walk import split_suffix
 
 _BEST_QUALITY = 95
@@ -39,7 +40,14 @@ _ENCODER_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SystemError, cv
 the caller, who can say what would help."""
 
 
-def write_photo(path: Path, photo: Photo, *, quality: int | None = None, overwrite: bool = False) -> tuple[str, ...]:
+def write_photo(
+    path: Path,
+    photo: Photo,
+    *,
+    quality: int | None = None,
+    overwrite: bool = False,
+    further_pages: Iterable[Photo] = (),
+) -> tuple[str, ...]:
     """Writes a photo in the format of the name's suffix; the file is complete or absent. Missing folders are made.
 
     JPEG and WebP take `quality`; without it a JPEG gets its source's quantisation tables and subsampling if the source
@@ -47,6 +55,13 @@ def write_photo(path: Path, photo: Photo, *, quality: int | None = None, overwri
     hold 8 bits, and JPEG and BMP show transparent parts on white. Gray photos are written with one channel.
     EXIF, XMP, IPTC, the colour profile and the resolution go along as far as the format holds them; BMP holds only the
     resolution, so its pixels become sRGB.
+
+    Args:
+        path: The file to write.
+        photo: Its only or first page.
+        quality: Of JPEG and WebP, 1 to 100.
+        overwrite: Replace a file that exists.
+        further_pages: What follows in a TIFF; each is written before the next is asked for. Only a TIFF takes any.
 
     Returns:
         What was lost, one sentence each.
@@ -60,13 +75,29 @@ def write_photo(path: Path, photo: Photo, *, quality: int | None = None, overwri
     if write is None:
         raise PhotoError(f"{printable(path)} has no suffix of a format that can be written; use --format.")
     with atomic_file(path, overwrite=overwrite) as stream:
-        try:
-            return tuple(write(stream, _sized(photo), quality))
-        except _ENCODER_ERRORS as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            reason = printable(" ".join(str(error).split())) or type(error).__name__
-            raise PhotoError(f"{printable(path)} cannot be written ({reason}).") from error
+        with _told(path):
+            notes = write(stream, _sized(photo), quality)
+        for page in further_pages:
+            with _told(path):
+                append_page(stream, _channels(sized := _sized(page)), sized.metadata)
+    return tuple(notes)
+
+
+def holds_pages(path: Path) -> bool:
+    """Whether a file of this name can hold several pages."""
+    return _WRITERS.get(split_suffix(path.name)[1].lower()) is _write_tiff
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns what an encoder raises into one sentence; what the disk refuses stays as it is."""
+    try:
+        yield
+    except _ENCODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = printable(" ".join(str(error).split())) or type(error).__name__
+        raise PhotoError(f"{printable(path)} cannot be written ({reason}).") from error
 
 
 def _sized(photo: Photo) -> Photo:

@@ -2,11 +2,12 @@
 
 An EXIF block is itself a TIFF file without pixels, and its offsets count from its start. So the block comes first in
 the file, the strips of pixels follow, and the directory that joins both comes last: no value of the block moves, maker
-notes included. Pillow writes no RGB of 16 bits.
+notes included. Further pages are added one by one, so that one is held at a time. Pillow writes no RGB of 16 bits.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import zlib
@@ -14,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gfprestore.exif import EMPTY_BLOCK, LONG, RATIONAL, SHORT, UNDEFINED, byte_order, directory_bytes, pack
+from gfprestore.exif import EMPTY_BLOCK, LONG, RATIONAL, SHORT, UNDEFINED, byte_order, directory_bytes, moved, pack
 from gfprestore.photo import PhotoMetadata, Pixels
 
 _STRIP_BYTES = 1 << 20
@@ -32,11 +33,16 @@ _BLACK_IS_ZERO, _RGB = 1, 2
 _LARGEST_FILE = 2**32 - 1
 """Offsets have 32 bits."""
 
+_TOO_LARGE = "a TIFF holds up to 4 GiB; use --format png or a lower --upscale"
+
+_ENTRY_BYTES = 12
+_EMPTY_MOTOROLA_BLOCK = b"MM\x00*\x00\x00\x00\x08" + bytes(6)
+
 _DPI_DENOMINATOR = 1000
 
 
 def write_tiff(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> None:
-    """Writes one page, compressed without loss, strip by strip.
+    """Writes a file of one page, compressed without loss, strip by strip.
 
     Args:
         stream: Empty file, open for writing at its start.
@@ -48,13 +54,56 @@ def write_tiff(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> N
         ExifError: The EXIF block is damaged.
     """
     block = metadata.exif or EMPTY_BLOCK
+    stream.write(block + bytes(len(block) % 2))
+    _write_page(stream, block, channels, metadata, pointer_at=4)
+
+
+def append_page(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> None:
+    """Adds a page to a file that `write_tiff` has written; see there.
+
+    The page's EXIF block is moved as a whole, which leaves offsets in a maker note behind. One in the other byte order
+    than the file's is left out.
+
+    Args:
+        stream: The file, open for reading and writing.
+        channels: As for `write_tiff`.
+        metadata: As for `write_tiff`.
+    """
+    stream.seek(0)
+    order = byte_order(stream.read(8))
+    pointer_at = _end_of_chain(stream, order)
+    start = stream.seek(0, os.SEEK_END)
+    stream.write(bytes(start % 2))
+    start += start % 2
+    block = metadata.exif
+    if block is None or byte_order(block) != order:
+        block = EMPTY_BLOCK if order == "<" else _EMPTY_MOTOROLA_BLOCK
+    block = moved(block, start)
+    stream.write(block + bytes(len(block) % 2))
+    _write_page(stream, block, channels, metadata, pointer_at)
+
+
+def _end_of_chain(stream: BinaryIO, order: str) -> int:
+    """Where the offset of a further page has to be written: at the end of the last directory."""
+    pointer_at = 4
+    while True:
+        stream.seek(pointer_at)
+        (at,) = struct.unpack(order + "I", stream.read(4))
+        if at == 0:
+            return pointer_at
+        stream.seek(at)
+        (count,) = struct.unpack(order + "H", stream.read(2))
+        pointer_at = at + 2 + _ENTRY_BYTES * count
+
+
+def _write_page(stream: BinaryIO, block: bytes, channels: Pixels, metadata: PhotoMetadata, pointer_at: int) -> None:
+    """Writes strips and directory at the stream's end, and where the directory is at `pointer_at`."""
     order = byte_order(block)
     height, width = channels.shape[:2]
     samples = channels.reshape(height, width, -1)  # [H W C]
     if samples.shape[2] == 2 and samples.dtype == np.uint16:
         # Gray with opacity at 16 bits is legal, but few readers know it, Pillow not among them.
         samples = samples[:, :, [0, 0, 0, 1]]
-    stream.write(block + bytes(len(block) % 2))
     rows = max(1, _STRIP_BYTES // (width * samples.shape[2] * samples.itemsize))
     offsets, sizes = [], []
     for top in range(0, height, rows):
@@ -63,12 +112,14 @@ def write_tiff(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> N
         sizes.append(len(strip))
         stream.write(strip + bytes(len(strip) % 2))
     at = stream.tell()
+    if at > _LARGEST_FILE:
+        raise ValueError(_TOO_LARGE)
     tags = _pixel_tags(order, samples, rows, offsets, sizes) | _metadata_tags(order, metadata)
     directory = directory_bytes(block, tags, at)
     if at + len(directory) > _LARGEST_FILE:
-        raise ValueError("a TIFF holds up to 4 GiB; use --format png or a lower --upscale")
+        raise ValueError(_TOO_LARGE)
     stream.write(directory)
-    stream.seek(4)
+    stream.seek(pointer_at)
     stream.write(struct.pack(order + "I", at))
 
 

@@ -49,7 +49,7 @@ MUST_REFUSE = {
     "lying png": "cannot hold a photo of 20000 x 20000",
     "bomb png": "more than",
     "lying jpeg": "more than the 400 megapixels",
-    "only magic heic": "install",
+    "only magic heic": "install|damaged",
 }
 
 

@@ -1,0 +1,145 @@
+"""Files of several pages: read one by one, written one by one, each with what stands beside its pixels."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+from sample_photos import colours, full_metadata, photo, saved
+
+from gfprestore import exif
+from gfprestore.photo import Photo, PhotoMetadata
+from gfprestore.photofile import read_photo, write_photo
+
+
+def some_pages() -> list[Photo]:
+    """Of different depth, size, channels and descriptions."""
+    metadata = full_metadata()
+    deep = Photo(colours(np.uint16, (23, 17)), replace(metadata, dpi=(600.0, 600.0), xmp=None))
+    gray = photo(is_gray=True)
+    return [replace(photo(), metadata=metadata), deep, gray, photo(np.uint16, is_gray=True), photo(has_alpha=True)]
+
+
+def test_every_page_comes_back_with_its_own_metadata(tmp_path: Path) -> None:
+    first, *others = pages = some_pages()
+    path = tmp_path / "album.tif"
+    assert write_photo(path, first, further_pages=iter(others)) == ()
+    for number, page in enumerate(pages):
+        back = read_photo(path, page=number)
+        np.testing.assert_array_equal(back.pixels, page.pixels)
+        assert (back.is_gray, back.pages, back.warnings) == (page.is_gray, len(pages), ())
+        assert (back.alpha is None) == (page.alpha is None)
+        for name in ("xmp", "iptc", "icc_profile"):
+            assert getattr(back.metadata, name) == getattr(page.metadata, name), name
+        assert back.metadata.dpi == (page.metadata.dpi or (1.0, 1.0))  # Pillow's word for none.
+        if page.metadata.exif is not None:
+            with Image.open(path) as image:
+                image.seek(number)
+                found = image.getexif()
+                assert found[0x010E] == "Aunt Mary"
+                assert found.get_ifd(ExifTags.IFD.Exif)[0x9003] == "1962:07:01 12:00:00"
+                assert found.get_ifd(ExifTags.IFD.Exif)[0x927C] == b"maker note \x00\x01\x02" * 20
+                assert found.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+
+
+def test_other_readers_find_every_page(tmp_path: Path) -> None:
+    first, *others = pages = some_pages()[:4]
+    path = tmp_path / "album.tiff"
+    write_photo(path, first, further_pages=others)
+    channels = [page.pixels[:, :, 0] if page.is_gray else page.pixels for page in pages]
+    with tifffile.TiffFile(path) as tiff:
+        for found, expected in zip(tiff.pages, channels, strict=True):
+            np.testing.assert_array_equal(found.asarray(), expected)
+    _, decoded = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
+    for found, expected in zip(decoded, channels, strict=True):
+        np.testing.assert_array_equal(found if found.ndim == 2 else found[:, :, ::-1], expected)
+
+
+def test_a_page_is_written_before_the_next_is_asked_for(tmp_path: Path) -> None:
+    folder, sizes = tmp_path / "out", []
+
+    def pages():
+        for _ in range(3):
+            (part,) = folder.iterdir()
+            sizes.append(part.stat().st_size)
+            yield Photo(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8), PhotoMetadata("TIFF"))
+
+    write_photo(folder / "a.tif", next(iter(some_pages())), further_pages=pages())
+    assert sizes[1] > 100_000 and sizes[2] > 2 * 100_000
+
+
+def test_a_page_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    def pages():
+        yield photo()
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        write_photo(tmp_path / "a.tif", photo(), further_pages=pages())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pages_turn_upright_each_by_itself(orientation: int, dtype: type, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(np.zeros((5, 6, 3), dtype), photometric="rgb")
+        extra = [(274, "H", 1, orientation, True)]
+        tiff.write(colours(dtype), photometric="rgb", extratags=extra)
+    turned = {1: colours(dtype), 3: np.rot90(colours(dtype), 2), 6: np.rot90(colours(dtype), -1)}
+    expected = turned.get(orientation, np.rot90(colours(dtype), 1))
+    np.testing.assert_array_equal(read_photo(path, page=1).pixels, expected)
+
+
+def test_previews_and_masks_are_no_pages(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for index, kind in enumerate((0, 1, 2, 0)):
+            tiff.write(np.full((8, 9, 3), 40 * index, np.uint8), photometric="rgb", subfiletype=kind)
+            tiff.write(np.ones((8, 9), np.bool_), photometric="minisblack", subfiletype=4)
+    assert [int(read_photo(path, page=page).pixels[0, 0, 0]) for page in range(3)] == [0, 80, 120]
+    assert read_photo(path).pages == 3
+
+
+def test_files_of_one_page_have_one(tmp_path: Path) -> None:
+    assert read_photo(saved(tmp_path / "a.tif", Image.new("L", (4, 4)))).pages == 1
+    assert read_photo(saved(tmp_path / "a.jpg", Image.new("L", (4, 4)))).pages == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 2**20), st.sampled_from(["<", ">"]))
+def test_any_block_is_moved_or_refused(tail: bytes, distance: int, order: str) -> None:
+    header = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", 8)
+    try:
+        result = exif.moved(header + tail, distance)
+    except exif.ExifError:
+        return
+    assert len(result) == len(header + tail) and result[:8] == header
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_moving_changes_offsets_and_nothing_else(order: str) -> None:
+    entries = [(0x010E, exif.ASCII, 9, 50), (0x0112, exif.SHORT, 1, None), (exif.EXIF_DIRECTORY, exif.LONG, 1, 60)]
+    packed = b"".join(
+        struct.pack(order + "HHI", tag, kind, count)
+        + (struct.pack(order + "HH", 6, 0) if value is None else struct.pack(order + "I", value))
+        for tag, kind, count, value in entries
+    )
+    header = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", 8)
+    block = header + struct.pack(order + "H", 3) + packed + bytes(4)
+    assert len(block) == 50
+    inner = struct.pack(order + "HHHIIHHIHHI", 2, 0x9003, exif.ASCII, 20, 90, 0xA001, exif.SHORT, 1, 1, 0, 0)
+    block += b"Aunt Mary\0" + inner + b"1962:07:01 12:00:00\0"
+    moved = exif.moved(block, 1000)
+    differing = {place for place in range(0, len(block)) if block[place] != moved[place]}
+    offsets = [(18, 50), (42, 60), (70, 90)]
+    assert all(struct.unpack_from(order + "I", moved, place)[0] == value + 1000 for place, value in offsets)
+    assert differing <= {place + byte for place, _ in offsets for byte in range(4)}
