@@ -3,7 +3,8 @@
 What damage looks like, and so what is looked for: it is thin, brighter than both its sides, and runs on (a scratch, a
 crack, a fold) or lies alone on plain ground (dust). Hair, lace and knitting are thin and bright as well, but among many
 of their like: the threshold rises with the busyness of the surroundings. A catchlight in an eye is a speck, but not on
-plain ground. Damage is looked for in a copy of bounded size and filled at full size.
+plain ground, and teeth are no lines. A line along the photo's own edge is the border of the print. Damage is looked for
+in a copy of bounded size and filled at full size.
 
 What this cannot tell from damage: lettering, railings and mouldings of buildings, and bright seams on plain cloth. So
 it is for damaged prints, and only when asked for.
@@ -48,14 +49,17 @@ _CROWD_WINDOWS = 4
 
 # A line must be this share of the mean side long.
 _LENGTH_SHARE = 0.06
+# Width of the strip along the photo's edges where a line is no damage, as a share of the mean side.
+_RIM_SHARE = 0.02
 # A line is at least this many times as long as wide.
 _ELONGATION = 4.0
 
 # How much of its length a line must be above the strong threshold.
 _SEED_SHARE = 0.15
 
-_DUST_CONTRAST = 0.16
+_DUST_CONTRAST = 0.09
 _DUST_PLAINNESS = 5.0
+_GROUND_SHARE = 0.88
 
 # Pixels of context around each block that is filled.
 _FILL_MARGIN = 24
@@ -76,13 +80,15 @@ class _Scale:
     window: int
     """Side of the surroundings that a line is compared with, odd."""
 
+    rim: int
+    """How far in from the photo's edges a line may be the print's own border."""
 
-def find_scratches(pixels: Pixels, protect: Mask | None = None) -> Mask:
+
+def find_scratches(pixels: Pixels) -> Mask:
     """Find damage.
 
     Args:
         pixels: RGB, uint8 or uint16, (H, W, 3).
-        protect: (H, W), true where nothing is to be touched; None protects nothing.
 
     Returns:
         (H, W), true on scratches, cracks, folds and dust, with a rim of about a pixel.
@@ -96,6 +102,7 @@ def find_scratches(pixels: Pixels, protect: Mask | None = None) -> Mask:
         radius=max(_LEAST_LINE_RADIUS, round(_LINE_RADIUS_SHARE * side)),
         length=max(10.0, _LENGTH_SHARE * side),
         window=2 * round(0.03 * side) + 1,
+        rim=max(1, round(_RIM_SHARE * side)),
     )
     # Damage is nearly always bright, since the paper shows, and brows, lips and seams are dark lines: so of what is
     # dark only lone specks on plain ground count.
@@ -104,8 +111,7 @@ def find_scratches(pixels: Pixels, protect: Mask | None = None) -> Mask:
     mask = cv2.dilate(found.astype(np.uint8), rim)
     if shrink < 1:
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-    result = mask.astype(np.bool_)
-    return result if protect is None else result & ~protect
+    return mask.astype(np.bool_)
 
 
 def _luma(pixels: Pixels) -> Plane:
@@ -144,9 +150,17 @@ def _find_lines(luma: Plane, scale: _Scale) -> Mask:
     seeds = np.bincount(labels[(line > strong) & (weak > 0)], minlength=count)
     extent = np.hypot(boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT])
     is_thin = extent * extent >= _ELONGATION * boxes[:, cv2.CC_STAT_AREA]
-    keep = (extent >= scale.length) & is_thin & (seeds >= _SEED_SHARE * extent)
+    at_rim = np.bincount(labels[_rim(labels.shape, scale)], minlength=count) > 0.5 * boxes[:, cv2.CC_STAT_AREA]
+    keep = (extent >= scale.length) & is_thin & (seeds >= _SEED_SHARE * extent) & ~at_rim
     keep[0] = False
     return np.asarray(keep[labels], np.bool_)
+
+
+def _rim(shape: tuple[int, ...], scale: _Scale) -> Mask:
+    """Where lines are the print's own edge or its white border, which there is nothing to fill from."""
+    rim = np.ones(shape, np.bool_)
+    rim[scale.rim : -scale.rim, scale.rim : -scale.rim] = False
+    return rim
 
 
 def _crowded(lines: NDArray[np.uint8], scale: _Scale) -> Mask:
@@ -169,22 +183,24 @@ def _line_strength(top_hat: Plane, scale: _Scale) -> Plane:
 
 
 def _find_dust(luma: Plane, scale: _Scale) -> Mask:
-    """Small bright components on plain ground."""
+    """Small bright components on plain ground: specks, and marks too short for a line."""
     _, top_hat = _open(luma, scale)
     candidates = (top_hat > _DUST_CONTRAST).astype(np.uint8)
-    near, far = 2 * scale.radius + 1, 6 * scale.radius + 1
-    count, labels, boxes, centres = cv2.connectedComponentsWithStats(candidates, connectivity=8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(candidates, connectivity=8)
     keep = np.zeros(count, np.bool_)
-    height, width = luma.shape
     for index in range(1, count):
-        if max(boxes[index, cv2.CC_STAT_WIDTH], boxes[index, cv2.CC_STAT_HEIGHT]) > near:
+        left, top, width, height, area = (int(number) for number in boxes[index])
+        extent = math.hypot(width, height)
+        if max(width, height) > 2 * scale.radius + 1 and (extent > scale.length or extent**2 < _ELONGATION * area):
             continue
-        x, y = int(centres[index][0]), int(centres[index][1])
-        rows = slice(max(0, y - far // 2), min(height, y + far // 2 + 1))
-        columns = slice(max(0, x - far // 2), min(width, x + far // 2 + 1))
-        around = luma[rows, columns][labels[rows, columns] != index]
-        contrast = top_hat[rows, columns][labels[rows, columns] == index].max()
-        keep[index] = around.size > 0 and contrast > _DUST_PLAINNESS * around.std()
+        around = (
+            slice(max(0, top - 3 * scale.radius), top + height + 3 * scale.radius),
+            slice(max(0, left - 3 * scale.radius), left + width + 3 * scale.radius),
+        )
+        own, is_ground = labels[around] == index, labels[around] == 0
+        # Among many of its like it is a pattern: a knitted jersey, foliage.
+        is_lone = is_ground.sum() > _GROUND_SHARE * (~own).sum()
+        keep[index] = is_lone and top_hat[around][own].max() > _DUST_PLAINNESS * luma[around][is_ground].std()
     return np.asarray(keep[labels], np.bool_)
 
 
@@ -196,7 +212,7 @@ def fill_scratches(pixels: Pixels, mask: Mask) -> Pixels:
         mask: (H, W), true where to fill.
 
     Returns:
-        A new array; outside the mask the same pixels, bit for bit.
+        A new array; outside the mask the same pixels, bit for bit, and exactly gray where `pixels` is.
     """
     result = pixels.copy()
     height, width = mask.shape
@@ -247,19 +263,3 @@ def _borrowed_grain(values: Plane, mask: Mask) -> Plane:
             grain[usable] = source[usable]
             missing &= ~usable
     return grain
-
-
-def repair_photo(pixels: Pixels, protect: Mask | None = None) -> tuple[Pixels, float]:
-    """Find and fill damage.
-
-    Args:
-        pixels: RGB, uint8 or uint16, (H, W, 3).
-        protect: (H, W), true where nothing is to be touched.
-
-    Returns:
-        The repaired photo, of the same shape and dtype and exactly gray where `pixels` is, and the share of its pixels
-        that were filled, 0 to 1.
-    """
-    mask = find_scratches(pixels, protect)
-    share = float(mask.mean())
-    return (fill_scratches(pixels, mask) if share else pixels.copy()), share
