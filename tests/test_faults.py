@@ -47,10 +47,10 @@ for line in sys.stdin:
 class Runs:
     """Runs of the command, each in a process of its own."""
 
-    def __init__(self, starter: subprocess.Popen[str]) -> None:
+    def __init__(self, starter: subprocess.Popen[str], log: Path) -> None:
         assert starter.stdin is not None
         assert starter.stdout is not None
-        self._in, self._out = starter.stdin, starter.stdout
+        self._in, self._out, self._log = starter.stdin, starter.stdout, log
 
     def _ask(self, what: object) -> int:
         self._in.write(json.dumps(what) + "\n")
@@ -65,27 +65,33 @@ class Runs:
         """Exit status; that of a process ended by a signal is the signal's number, negative."""
         return self._ask(process)
 
-    def run(self, *arguments: object) -> int:
-        return self.wait(self.start(*arguments))
+    def run(self, *arguments: object, code: int = 0) -> None:
+        """Runs to the end, which has to be the given one."""
+        ended = self.wait(self.start(*arguments))
+        assert ended == code, self._log.read_text(errors="replace")[-3000:]
 
 
 @contextmanager
-def runs_with(models: str) -> Iterator[Runs]:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(PROJECT / "tests"), models],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=PROJECT,
-    ) as starter:
-        yield Runs(starter)
+def runs_with(models: str, log: Path) -> Iterator[Runs]:
+    """Starts runs that write to one log what they say."""
+    with (
+        log.open("ab") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(PROJECT / "tests"), models],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=PROJECT,
+        ) as starter,
+    ):
+        yield Runs(starter, log)
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[Runs]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """With stand-ins for the networks."""
-    with runs_with("fake") as made:
+    with runs_with("fake", tmp_path_factory.mktemp("log") / "log") as made:
         yield made
 
 
@@ -118,10 +124,9 @@ def start(album: Path, out: Path, *more: object) -> subprocess.Popen[bytes]:
 def make_small_album(folder: Path) -> None:
     """Photos with faces that the shipped networks find, small enough to be quick."""
     folder.mkdir()
-    for number in range(3):
-        for path in sorted(EXAMPLES.rglob("*.jpg")):
-            with Image.open(path) as photo:
-                photo.reduce(max(1, max(photo.size) // 300)).save(folder / f"{path.stem} {number}.png")
+    for path in sorted(EXAMPLES.rglob("*.jpg")):
+        with Image.open(path) as photo:
+            photo.reduce(max(1, max(photo.size) // 250)).save(folder / f"{path.stem}.png")
 
 
 def check_kills(runs: Runs, kills: int, album: Path, scratch: Path, *options: object) -> None:
@@ -132,7 +137,7 @@ def check_kills(runs: Runs, kills: int, album: Path, scratch: Path, *options: ob
     took = 0.0
     for _ in range(2):  # The second finds compiled networks in the cache, as those that are killed do.
         began = time.monotonic()
-        assert runs.run(album, "-o", calm, "--overwrite", *options) == 0
+        runs.run(album, "-o", calm, "--overwrite", *options)
         took = time.monotonic() - began
     expected = digests(calm)
     ends = []
@@ -141,6 +146,7 @@ def check_kills(runs: Runs, kills: int, album: Path, scratch: Path, *options: ob
         time.sleep(chance.uniform(0, took))
         os.kill(process, signal.SIGKILL)  # Of a process that has ended there is a zombie until it is waited for.
         ends.append(runs.wait(process))
+        assert ends[-1] in (0, -signal.SIGKILL)
         there = digests(out) if out.is_dir() else {}
         whole = {name: digest for name, digest in there.items() if not Path(name).name.startswith(".")}
         assert whole.items() <= expected.items()
@@ -148,7 +154,7 @@ def check_kills(runs: Runs, kills: int, album: Path, scratch: Path, *options: ob
             for path in list(out.glob("*.png"))[::2]:
                 path.unlink()
     assert ends.count(-signal.SIGKILL) > kills // 4, "enough must meet a run at work"
-    assert runs.run(album, "-o", out, *options) == 0
+    runs.run(album, "-o", out, *options)
     assert digests(out) == expected, "every output is whole and no litter is left"
     assert digests(album) == sources
 
@@ -163,14 +169,14 @@ def test_killed_at_random_moments_and_run_again(tmp_path: Path, runs: Runs, kill
 def test_killed_a_hundred_times_with_the_networks_that_ship(tmp_path: Path) -> None:
     make_small_album(tmp_path / "album")
     options = ("--model", "compact", "--detector", "detector-compact", "--offline", "--precision", "fp32")
-    with runs_with("real") as runs:
+    with runs_with("real", tmp_path / "log") as runs:
         check_kills(runs, 100, tmp_path / "album", tmp_path, *options, "--upscale", 1)
 
 
 def test_two_runs_into_one_output(tmp_path: Path, runs: Runs) -> None:
     album, out, calm = tmp_path / "album", tmp_path / "out", tmp_path / "calm"
     make_album(album, 12)
-    assert runs.run(album, "-o", calm) == 0
+    runs.run(album, "-o", calm)
     at_once = [runs.start(album, "-o", out, "--report", tmp_path / f"{number}.jsonl") for number in range(2)]
     assert [runs.wait(process) for process in at_once] == [0, 0]
     assert digests(out) == digests(calm)
@@ -187,7 +193,7 @@ def test_the_statuses_account_for_every_source(tmp_path: Path, runs: Runs) -> No
     (album / "005.png").write_bytes((album / "005.png").read_bytes()[:2000])
     out.mkdir()
     (out / "007.png").write_bytes(b"there already")
-    assert runs.run(album, "-o", out, "--report", report) == 3
+    runs.run(album, "-o", out, "--report", report, code=3)
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     statuses = [line["status"] for line in lines if line["kind"] == "photo"]
     assert (len(statuses), statuses.count("failed"), statuses.count("skipped")) == (9, 2, 1)
