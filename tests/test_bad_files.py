@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +125,34 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
     read_or_refuse(path)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from broken_files import KINDS, CRAFTED, read_or_refuse
+path = Path(sys.argv[2])
+peaks = []
+for files in (KINDS, CRAFTED):
+    for data in files.values():
+        path.write_bytes(data)
+        read_or_refuse(path)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(*peaks)
+"""
+
+
+def test_crafted_files_take_little_memory(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(here), str(tmp_path / "photo")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=here.parent,
+        env={**os.environ, "PYTHONPATH": str(here.parent)},
+    )
+    sound, crafted = (int(peak) / 1024 for peak in done.stdout.split())
+    # A header may claim 16 megapixels without proof, at up to 16 bytes for each; those of the bombs claim far more.
+    assert crafted - sound < 400, "MiB"
