@@ -13,18 +13,15 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore import __version__
-from gfprestore.align import align_face, whole_photo_face
 from gfprestore.atomic import TargetExistsError
 from gfprestore.background import ResizeUpscaler
 from gfprestore.colorize import colorize_photo
@@ -32,45 +29,26 @@ from gfprestore.colour import to_8_bits, to_srgb
 from gfprestore.colouring import coloured_faces, has_to_be_coloured
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.engine import out_of_memory
-from gfprestore.errors import GfprestoreError, PhotoError, printable
+from gfprestore.errors import PhotoError
 from gfprestore.extras import copy_times, draw_boxes, save_faces
-from gfprestore.face_choice import FaceBox, box_of, choose_faces, faces_at
+from gfprestore.finding import find_faces
 from gfprestore.folders import Job
+from gfprestore.inwork import OpenPhoto, Wanted, in_hand
 from gfprestore.masks import Labels
 from gfprestore.metadata import tag_as_restored
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
 from gfprestore.paste import paste_faces
-from gfprestore.photo import AlignedFace, Photo
+from gfprestore.photo import Photo
 from gfprestore.photofile import read_photo
-from gfprestore.photowrite import write_photo
-from gfprestore.report import Failed, Outcome, RefusedRecord, Restored, Skipped
+from gfprestore.photowrite import holds_pages, write_photo
+from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Restored, Skipped, on_page
 from gfprestore.reportfile import read_faces
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
 from gfprestore.streams import map_ahead, map_batched
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class OpenPhoto:
-    """A photo in work."""
-
-    job: Job
-    """Where it comes from and goes to."""
-
-    photo: Photo
-    """The whole photo."""
-
-    faces: tuple[AlignedFace, ...] = ()
-    """Its faces, once they were looked for."""
-
-    refused: tuple[RefusedRecord, ...] = ()
-    """What was taken for a face and is none to restore."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Time spent on it so far, by stage."""
 
 
 Stage = OpenPhoto | Outcome | None
@@ -116,29 +94,6 @@ def restore_photos(
             yield outcome
 
 
-@contextmanager
-def _in_hand(job: Job) -> Iterator[None]:
-    """Makes memory that runs out a fault of this photo, since the next may be smaller; names it in a bug's traceback.
-
-    Raises:
-        PhotoError: There is not enough memory for this photo.
-    """
-    name = printable(job.source)
-    try:
-        yield
-    except MemoryError as error:
-        raise PhotoError(f"{name} needs more memory than there is; close other programs or lower --upscale.") from error
-    except cv2.error as error:
-        if error.code != cv2.Error.StsNoMem:
-            raise
-        raise PhotoError(f"{name} needs more memory than there is; close other programs or lower --upscale.") from error
-    except (PhotoError, GfprestoreError):
-        raise
-    except Exception as error:
-        error.add_note(f"while {name} was restored")
-        raise
-
-
 def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) -> Stage:
     if should_stop():
         return None
@@ -146,20 +101,25 @@ def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) ->
         return Skipped(job, "the result exists already (--overwrite writes it anew)")
     start = time.perf_counter()
     try:
-        with _in_hand(job):
-            photo = read_photo(job.source)
-            if options.descratch:
-                photo = replace(photo, pixels=fill_scratches(photo.pixels, find_scratches(photo.pixels)))
+        with in_hand(job):
+            photo = _read(job, options)
     except PhotoError as error:
         return Failed(job, str(error))
     return OpenPhoto(job, photo, seconds={"read": time.perf_counter() - start})
+
+
+def _read(job: Job, options: RestoreOptions, page: int = 0) -> Photo:
+    photo = read_photo(job.source, page)
+    if options.descratch:
+        photo = replace(photo, pixels=fill_scratches(photo.pixels, find_scratches(photo.pixels)))
+    return photo
 
 
 def _find_faces(
     work: Stage,
     models: Models,
     options: RestoreOptions,
-    wanted: Mapping[Path, Sequence[FaceBox]] | None,
+    wanted: Mapping[Path, Wanted] | None,
     should_stop: Callable[[], bool],
 ) -> tuple[Stage, Sequence[NDArray[np.uint8]]]:
     """Returns the photo with its faces, and what the networks see of them: crops in 8-bit sRGB."""
@@ -169,38 +129,31 @@ def _find_faces(
         return None, []
     start = time.perf_counter()
     try:
-        with _in_hand(work.job):
-            faces, refused = _faces_of(work, models, options, wanted)
-            crops = [to_8_bits(to_srgb(face.crop, work.photo.metadata.icc_profile)) for face in faces]
+        with in_hand(work.job):
+            chosen = None if wanted is None else wanted.get(work.job.source, {})
+            found, crops = _with_faces(replace(work, wanted=chosen), models, options)
     except PhotoError as error:
         return Failed(work.job, str(error)), []
-    logger.debug("%s: %d face%s", work.job.source, len(faces), "" if len(faces) == 1 else "s")
-    seconds = {**work.seconds, "detect": time.perf_counter() - start}
-    return OpenPhoto(work.job, work.photo, tuple(faces), refused, seconds), crops
+    logger.debug("%s: %d face%s", work.job.source, len(crops), "" if len(crops) == 1 else "s")
+    return replace(found, seconds={**work.seconds, "detect": time.perf_counter() - start}), crops
 
 
-def _faces_of(
-    work: OpenPhoto, models: Models, options: RestoreOptions, wanted: Mapping[Path, Sequence[FaceBox]] | None
-) -> tuple[list[AlignedFace], tuple[RefusedRecord, ...]]:
-    photo, size = work.photo, models.restorer.size
-    if options.aligned:
-        return [whole_photo_face(photo, size)], ()
-    assert models.detector is not None, "only --aligned goes without a detector"
-    height, width = photo.pixels.shape[:2]
-    found = models.detector.search([photo.pixels])[0]
-    faces = found.faces
-    if wanted is not None:
-        faces = tuple(faces_at(faces, wanted.get(work.job.source, ())))
-    chosen = choose_faces(faces, (width, height), only_center=options.only_center, largest=options.largest)
-    refused = tuple(RefusedRecord(box_of(item.face), item.face.score, item.reason) for item in found.refused)
-    return [align_face(photo, face, size) for face in chosen], refused
+def _with_faces(
+    work: OpenPhoto, models: Models, options: RestoreOptions
+) -> tuple[OpenPhoto, Sequence[NDArray[np.uint8]]]:
+    wanted = None if work.wanted is None else work.wanted.get(work.page, ())
+    faces, refused = find_faces(work.photo, models.detector, models.restorer.size, options, wanted)
+    crops = [to_8_bits(to_srgb(face.crop, work.photo.metadata.icc_profile)) for face in faces]
+    return replace(work, faces=faces, refused=refused), crops
 
 
 def _restore_batch(
     models: Models, crops: list[NDArray[np.uint8]], should_stop: Callable[[], bool]
 ) -> Sequence[RestoredCrop | None]:
-    if should_stop():
-        return [None] * len(crops)
+    return [None] * len(crops) if should_stop() else _restored(models, crops)
+
+
+def _restored(models: Models, crops: list[NDArray[np.uint8]]) -> list[RestoredCrop]:
     start = time.perf_counter()
     try:
         restored = models.restorer.restore(crops)
@@ -227,7 +180,7 @@ def _finish(
     if should_stop() or len(crops) < len(restored):
         return None
     try:
-        with _in_hand(work.job):
+        with in_hand(work.job):
             return _write(work, crops, models, options)
     except TargetExistsError:
         return Skipped(work.job, "the result appeared while the photo was restored (--overwrite writes it anew)")
@@ -244,10 +197,15 @@ def _write(work: OpenPhoto, crops: Sequence[RestoredCrop], models: Models, optio
     if options.save_faces is not None:
         # First, since a photo whose result is there counts as done.
         save_faces(options.save_faces, work.job.relative, work.faces, retouches)
-    notes = [
-        *work.photo.warnings,
-        *write_photo(work.job.target, result, quality=options.quality, overwrite=options.overwrite),
-    ]
+    records, refused, notes = [retouch.record for retouch in retouches], [*work.refused], [*work.photo.warnings]
+    pages: Iterable[Photo] = ()
+    if holds_pages(work.job.target):
+        pages = _further_pages(work, models, options, records, refused, notes)
+    elif work.photo.pages > 1:
+        notes.append(f"Only the first of {work.photo.pages} pages was restored; --format tiff restores them all.")
+    notes += write_photo(
+        work.job.target, result, quality=options.quality, overwrite=options.overwrite, further_pages=pages
+    )
     if options.preserve_times:
         try:
             copy_times(work.job.source, work.job.target)
@@ -261,11 +219,34 @@ def _write(work: OpenPhoto, crops: Sequence[RestoredCrop], models: Models, optio
         "write": time.perf_counter() - pasted,
     }
     height, width = result.pixels.shape[:2]
-    records = tuple(retouch.record for retouch in retouches)
-    outcome = Restored(work.job, records, (width, height), seconds, tuple(notes), work.refused)
+    outcome = Restored(work.job, tuple(records), (width, height), seconds, tuple(notes), tuple(refused))
     for line in outcome.decisions():
         logger.debug("%s: %s", work.job.source, line)
     return outcome
+
+
+def _further_pages(
+    work: OpenPhoto,
+    models: Models,
+    options: RestoreOptions,
+    records: list[FaceRecord],
+    refused: list[RefusedRecord],
+    notes: list[str],
+) -> Iterator[Photo]:
+    """Yields the restored pages after the first, each worked on when it is asked for, and adds to what is told."""
+    for page in range(1, work.photo.pages):
+        opened = replace(work, photo=_read(work.job, options, page), page=page)
+        opened, inputs = _with_faces(opened, models, options)
+        batches = [inputs[start : start + options.batch_size] for start in range(0, len(inputs), options.batch_size)]
+        crops = [crop for batch in batches for crop in _restored(models, list(batch))]
+        retouches = retouch_faces(opened.photo, opened.faces, crops, options, models.recogniser)
+        if options.save_faces is not None:
+            name = work.job.relative.with_name(f"{work.job.relative.name}.page{page + 1}")
+            save_faces(options.save_faces, name, opened.faces, retouches)
+        records += [on_page(retouch.record, page + 1) for retouch in retouches]
+        refused += [replace(item, page=page + 1) for item in opened.refused]
+        notes += [f"Page {page + 1}: {note}" for note in opened.photo.warnings]
+        yield _assemble(opened, crops, retouches, models, options)
 
 
 def _assemble(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gfprestore.errors import ExitCode
@@ -34,6 +34,11 @@ class FaceRecord:
     """Further facts that JSON can hold, such as `identity_degrees`."""
 
 
+def on_page(face: FaceRecord, page: int) -> FaceRecord:
+    """The record of a face on a further page, which its facts name, from 2."""
+    return replace(face, facts={"page": page, **face.facts})
+
+
 @dataclass(frozen=True)
 class RefusedRecord:
     """Something that was taken for a face and left alone as none."""
@@ -46,6 +51,9 @@ class RefusedRecord:
 
     reason: str
     """Why it was refused, as half a sentence."""
+
+    page: int = 1
+    """Page of the photo, from 1."""
 
 
 @dataclass(frozen=True)

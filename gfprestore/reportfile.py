@@ -14,7 +14,7 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
   `warnings`; `skipped` adds `reason`; `failed` adds `error`; `unreached`, for photos that the run did not come to, adds
   nothing. A face is `{"box": [left, top, right, bottom], "score": s, "action": "restored" or "kept", "reason": text,
   "strength": s}` and further facts, such as angles of identity in degrees. `refused` lists what was taken for a face
-  and left alone as none: `{"box": ..., "score": s, "reason": text}`.
+  and left alone as none: `{"box": ..., "score": s, "reason": text}`. Both have a `page`, from 2, on further pages.
 - The last line counts: `{"kind": "summary", "restored": n, "without_face": n, "skipped": n, "failed": n,
   "unreached": n, "faces": n, "seconds": s, "exit_code": n}`. A run without it was killed.
 
@@ -36,6 +36,9 @@ from typing import IO, Self
 from gfprestore.errors import OutputError, UsageError, printable
 from gfprestore.folders import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Skipped
+
+FaceBox = tuple[float, float, float, float]
+"""Left, top, right, bottom in photo pixel centres."""
 
 SCHEMA = 1
 """Version of the lines; raised when a field changes its meaning or goes."""
@@ -152,10 +155,11 @@ def _check_replaceable(path: Path) -> bool:
 
 def refused_line(item: RefusedRecord) -> dict[str, object]:
     """One refused face as a report line holds it."""
-    return {"box": _rounded(item.box), "score": round(float(item.score), 4), "reason": item.reason}
+    page = {"page": item.page} if item.page > 1 else {}
+    return {**page, "box": _rounded(item.box), "score": round(float(item.score), 4), "reason": item.reason}
 
 
-def _rounded(box: tuple[float, float, float, float]) -> list[float]:
+def _rounded(box: FaceBox) -> list[float]:
     return [round(float(side), 2) for side in box]
 
 
@@ -232,16 +236,16 @@ def read_lines(path: Path) -> dict[Path, dict[str, object]]:
     return found
 
 
-def read_faces(path: Path) -> dict[Path, list[tuple[float, float, float, float]]]:
+def read_faces(path: Path) -> dict[Path, dict[int, list[FaceBox]]]:
     """The boxes of every face in a report file, to choose faces by hand: delete the faces that are not wanted from it.
 
     Returns:
-        Source as it was named -> boxes in photo pixel centres, of the last line that tells of it.
+        Source as it was named -> page, from 0 -> boxes in photo pixel centres, of the last line that tells of it.
 
     Raises:
         UsageError: The file is missing or a line is not what a report holds.
     """
-    boxes: dict[Path, list[tuple[float, float, float, float]]] = {}
+    boxes: dict[Path, dict[int, list[FaceBox]]] = {}
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             for number, text in enumerate(stream, start=1):
@@ -254,17 +258,20 @@ def read_faces(path: Path) -> dict[Path, list[tuple[float, float, float, float]]
     return boxes
 
 
-def _boxes_of(line: Mapping[str, object], path: Path, number: int) -> list[tuple[float, float, float, float]]:
+def _boxes_of(line: Mapping[str, object], path: Path, number: int) -> dict[int, list[FaceBox]]:
     faces = line["faces"]
+    found: dict[int, list[FaceBox]] = {}
     try:
         if not isinstance(faces, list):
             raise TypeError
-        sides = [[float(side) for side in face["box"]] for face in faces]
-        return [(left, top, right, bottom) for left, top, right, bottom in sides]
-    except (KeyError, TypeError, ValueError) as error:
+        for face in faces:
+            left, top, right, bottom = (float(side) for side in face["box"])
+            found.setdefault(int(face.get("page", 1)) - 1, []).append((left, top, right, bottom))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"Line {number} of {printable(path)} has a face without a box of four numbers; check --faces-from."
         ) from error
+    return found
 
 
 def _parse(text: str) -> dict[str, object]:

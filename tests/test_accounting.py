@@ -179,10 +179,10 @@ def write_fails(patch: Patch, name: str, number: int) -> None:
 def source_vanishes(patch: Patch, album: Path) -> None:
     usual = photofile.read_photo
 
-    def read(path: Path) -> object:
+    def read(path: Path, page: int) -> object:
         if path.name == f"{THE_ONE}.png":
             path.unlink()
-        return usual(path)
+        return usual(path, page)
 
     patch.setattr(pipeline, "read_photo", read)
 

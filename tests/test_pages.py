@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +12,20 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from fakes import fake_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from sample_photos import colours, full_metadata, photo, saved
 
-from gfprestore import exif
+from gfprestore import exif, pipeline
+from gfprestore.folders import Job, plan_jobs
+from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo, PhotoMetadata
 from gfprestore.photofile import read_photo, write_photo
+from gfprestore.pipeline import restore_photos
+from gfprestore.report import Failed, Restored
+from gfprestore.reportfile import ReportFile
 
 
 def some_pages() -> list[Photo]:
@@ -143,3 +151,101 @@ def test_moving_changes_offsets_and_nothing_else(order: str) -> None:
     offsets = [(18, 50), (42, 60), (70, 90)]
     assert all(struct.unpack_from(order + "I", moved, place)[0] == value + 1000 for place, value in offsets)
     assert differing <= {place + byte for place, _ in offsets for byte in range(4)}
+
+
+def _scanned_album(folder: Path, pages: int, suffix: str = ".tif") -> list[Job]:
+    """A TIFF whose n-th page holds n faces for the stand-in detector."""
+    folder.mkdir()
+    frames = []
+    for page in range(pages):
+        pixels = cv2.GaussianBlur(np.random.default_rng(page).integers(0, 256, (60, 90, 3), np.uint8), (0, 0), 4)
+        pixels[0, 0, 0] = page + 1
+        frames.append(Image.fromarray(pixels))
+    frames[0].save(folder / f"album{suffix}", save_all=True, append_images=frames[1:])
+    return plan_jobs([folder], folder.parent / "restored")
+
+
+def stripes(crop: np.ndarray) -> np.ndarray:
+    drawn = crop.copy()
+    drawn[::6] //= 2
+    return drawn
+
+
+def test_all_pages_are_restored_and_written(tmp_path: Path) -> None:
+    jobs = _scanned_album(tmp_path / "in", 3)
+    options = RestoreOptions(upscale=1, batch_size=2, save_faces=tmp_path / "faces")
+    (outcome,) = restore_photos(jobs, fake_models(stripes), options)
+    assert isinstance(outcome, Restored)
+    assert [face.facts.get("page", 1) for face in outcome.faces] == [1, 2, 2, 3, 3, 3]
+    assert outcome.warnings == ()
+    for page in range(3):
+        before, after = read_photo(jobs[0].source, page), read_photo(jobs[0].target, page)
+        assert after.pages == 3 and after.pixels.shape == before.pixels.shape
+        assert (after.pixels != before.pixels).any(), page
+        assert b"algorithmicallyEnhanced" in (after.metadata.xmp or b"")
+    names = {path.name for path in (tmp_path / "faces").iterdir()}
+    assert {"album.tif.1.before.png", "album.tif.page2.2.after.png", "album.tif.page3.3.before.png"} <= names
+
+
+def test_faces_are_chosen_by_hand_on_every_page(tmp_path: Path) -> None:
+    jobs = _scanned_album(tmp_path / "in", 3)
+    (first,) = restore_photos(jobs, fake_models(stripes), RestoreOptions(upscale=1))
+    assert isinstance(first, Restored)
+    chosen = tmp_path / "chosen.jsonl"
+    with ReportFile(chosen) as lines:
+        lines.start(1, {})
+        lines.add(replace(first, faces=(first.faces[1], first.faces[5])))
+    options = RestoreOptions(upscale=1, overwrite=True, faces_from=chosen)
+    (again,) = restore_photos(jobs, fake_models(stripes), options)
+    assert isinstance(again, Restored)
+    assert [(face.facts["page"], face.box) for face in again.faces] == [
+        (2, first.faces[1].box),
+        (3, first.faces[5].box),
+    ]
+    np.testing.assert_array_equal(read_photo(jobs[0].target).pixels, read_photo(jobs[0].source).pixels)
+
+
+def test_other_formats_hold_the_first_page_and_say_so(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    _scanned_album(folder, 3)
+    jobs = plan_jobs([folder], tmp_path / "jpegs", format="jpg")
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1, format="jpg"))
+    assert isinstance(outcome, Restored)
+    assert len(outcome.faces) == 1
+    assert outcome.warnings == ("Only the first of 3 pages was restored; --format tiff restores them all.",)
+
+
+def test_one_page_is_alive_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = _scanned_album(tmp_path / "in", 8)
+    alive: weakref.WeakSet[Photo] = weakref.WeakSet()
+    most = 0
+
+    def counting_read(path: Path, page: int) -> Photo:
+        nonlocal most
+        gc.collect()
+        found = read_photo(path, page)
+        alive.add(found)
+        most = max(most, len(alive))
+        return found
+
+    monkeypatch.setattr(pipeline, "read_photo", counting_read)
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1))
+    assert isinstance(outcome, Restored)
+    # The first stays to the end, since the outcome tells of it; then the one before and the one that is read.
+    assert most <= 3
+
+
+def test_a_page_without_memory_fails_the_photo_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = _scanned_album(tmp_path / "in", 3)
+
+    def read(path: Path, page: int) -> Photo:
+        if page == 2:
+            raise MemoryError
+        return read_photo(path, page)
+
+    monkeypatch.setattr(pipeline, "read_photo", read)
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions())
+    assert isinstance(outcome, Failed) and "memory" in outcome.error
+    assert list(jobs[0].target.parent.iterdir()) == []

@@ -249,9 +249,9 @@ def test_the_number_of_photos_held_does_not_grow_with_the_folder(
     alive: weakref.WeakSet[Photo] = weakref.WeakSet()
     most = 0
 
-    def counting_read(path: Path) -> Photo:
+    def counting_read(path: Path, page: int) -> Photo:
         nonlocal most
-        photo = read_photo(path)
+        photo = read_photo(path, page)
         alive.add(photo)
         most = max(most, len(alive))
         return photo
