@@ -49,6 +49,9 @@ _LARGEST_CHROMA = 110.0
 # The warm tone of a hand-tinted print, at middle gray.
 _TINT_A, _TINT_B = 4.0, 10.0
 
+COLOUR_CAUTION = "Colours are guesses: those of skin, hair and clothes can be wrong, skin tone above all."
+"""For the user and the report, as the authors of GFP-GAN warn."""
+
 _TITLES = {"ddcolor": "DDColor", "ddcolor-tiny": "DDColor tiny"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gfprestore.background import Upscaler, build_upscaler
-from gfprestore.colorize import ChromaSource, OwnChroma, build_chroma_source
+from gfprestore.colorize import COLOUR_CAUTION, ChromaSource, OwnChroma, build_chroma_source
 from gfprestore.detect import FaceDetector, build_detector
 from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.engine import resolve_device, resolve_precision
@@ -90,7 +90,8 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
     recogniser = place.load_recogniser(facts)
     chroma = place.load_chroma(name, say)
     if chroma is not None:
-        facts["colour"] = chroma.description
+        say(COLOUR_CAUTION)
+        facts["colour"] = {"name": chroma.description, "caution": COLOUR_CAUTION}
     facts["weights"] = place.digests
     if options.aligned:
         return Models(restorer, upscaler, name, facts, recogniser=recogniser, chroma=chroma)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from gfprestore import models
 from gfprestore.colorize import (
+    COLOUR_CAUTION,
     ColouredFace,
     ColourNetwork,
     NetworkChroma,
@@ -27,6 +30,7 @@ from gfprestore.colorize import (
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
 from gfprestore.lab import fit_chroma, lab_to_rgb, lightness, rgb_to_lab
+from gfprestore.options import RestoreOptions
 from gfprestore.resize import resize_photo
 
 
@@ -172,6 +176,19 @@ def test_without_weights_a_soft_tint_stands_in_and_says_so() -> None:
     assert len(lines) == 1
     assert "no ddcolor-tiny here" in lines[0]
     assert "soft tint" in lines[0]
+
+
+def test_the_caution_about_skin_is_said_once_and_goes_into_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("build_restorer", "build_detector"):
+        monkeypatch.setattr(models, name, lambda *_, **__: None)
+    monkeypatch.setattr(models, "build_chroma_source", lambda **_: SoftTint())
+    lines: list[str] = []
+    options = RestoreOptions(model="compact", detector="detector-compact", offline=True, background="lanczos")
+    assert "colour" not in models.load_models(options, lines.append).facts
+    assert not any("skin" in line for line in lines)
+    facts = models.load_models(replace(options, colorize="auto"), lines.append).facts
+    assert facts["colour"] == {"name": "a soft tint", "caution": COLOUR_CAUTION}
+    assert [line for line in lines if "skin tone" in line] == [COLOUR_CAUTION]
 
 
 def test_without_the_package_a_soft_tint_stands_in_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
