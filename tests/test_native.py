@@ -122,6 +122,14 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     assert error(run(builder, sources, result), wanted) < EXACT
 
 
+def test_features_beyond_the_cache_are_stored_as_well(kernels: Library) -> None:
+    x, weight = noise(1, 32, 256, 256), noise(64, 32, 3, 3)
+    builder = ProgramBuilder(kernels, half=False)
+    source = put(builder, x)
+    result = builder.convolve(source[0], weight, Epilogue())
+    assert error(run(builder, [source], result), F.conv2d(x, weight, padding=1)) < EXACT
+
+
 def test_steps_between_convolutions_are_torchs(kernels: Library) -> None:
     x, other, weight = noise(1, 64, 16, 16), noise(1, 64, 16, 16, seed=1), noise(32, 64)
     for step, wanted in (

@@ -5,7 +5,7 @@
 
 #include "program.h"
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 

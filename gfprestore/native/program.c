@@ -27,6 +27,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+#define LARGE (3L << 20) /* floats of features that are no longer near when the next step reads them */
 #define SPINS 2000 /* looks at a counter before the processor is offered to others */
 #define FEWEST_TILES 24 /* in a block: a multiple of every ROWS */
 #define PADDING 16 /* floats after every plane of a block: equal offsets in many planes would share a few cache lines */
@@ -44,6 +45,24 @@ static inline Vector leaky(Vector value, float slope) {
     Vector size = (Vector)((Bits)value & 0x7fffffff);
     return (0.5f + 0.5f * slope) * value + (0.5f - 0.5f * slope) * size;
 }
+/* Store what is read again only after more than a cache has gone by. */
+static inline void store_past_cache(float *y, Vector value) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(y, (__m512)value);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(y, (__m256)value);
+#else
+    store(y, value);
+#endif
+}
+
+/* Such stores are not in order with others. */
+static inline void finish_stores(void) {
+#if defined(__AVX2__)
+    _mm_sfence();
+#endif
+}
+
 static inline int clamp(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
 static inline int least(int a, int b) { return a < b ? a : b; }
 
@@ -245,6 +264,7 @@ static inline __attribute__((always_inline)) void store_halved(const Step *s, in
 static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s, int first, int tiles, const float *m,
                                                                    long plane, int flags) {
     int across = s->width / TILE, doubles = flags & DOUBLES_RESIDUAL;
+    int is_large = (long)s->height * s->width * s->channels_out > LARGE;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
         long corner = (long)TILE * ty * s->width + TILE * tx;
@@ -270,7 +290,10 @@ static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s
                 for (int j = 0; j < TILE; j++) {
                     long place = (corner + (long)i * s->width + j) * s->channels_out + c;
                     if (s->residual && !doubles) y[i][j] += load(s->residual + place);
-                    store((float *)s->y + place, y[i][j]);
+                    if (is_large)
+                        store_past_cache((float *)s->y + place, y[i][j]);
+                    else
+                        store((float *)s->y + place, y[i][j]);
                 }
         }
     }
@@ -309,6 +332,7 @@ static void run_winograd(const Step *s, int block, int tiles_each, float *memory
     gather_tiles(s, first, count, memory, plane_v, half);
     multiply_tiles(s, count, memory, plane_v, m, plane_m, half);
     scatter_tiles(s, first, count, m, plane_m);
+    finish_stores();
 }
 
 /* ---- Everything else ---- */

@@ -1,7 +1,8 @@
 /* One step of a network for the processor, and the vectors it is computed in.
 
    Features are float, height x width x channels with the channels innermost. The widths of a program are multiples of
-   PANEL, its sides of the tile. `gfprestore/native/program.py` writes the steps and repeats this layout in ctypes. */
+   PANEL, its sides of the tile, and every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
+   and `library.py` repeats their layout in ctypes. */
 
 #ifndef GFPRESTORE_PROGRAM_H
 #define GFPRESTORE_PROGRAM_H
