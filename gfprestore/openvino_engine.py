@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from gfprestore.compiled_cache import open_cache, seal_new
 from gfprestore.engine import out_of_memory
 from gfprestore.openvino_graph import UnknownOperationError, record
 
@@ -25,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 EXAMPLE_SIDE = 128
 """What a varying axis is while a network is traced: a multiple of every stride in use."""
-
-MOST_CACHED = 8
-"""Compiled models kept on disk; a full-width one takes 350 MB."""
 
 ALLOCATION_FAILED = "Failed to allocate"
 """OpenVINO tells a failed allocation from other runtime errors only by its words."""
@@ -91,18 +89,17 @@ def _to_graph(network: nn.Module, shape: tuple[int | None, ...], dtype: torch.dt
 
 def _compile(graph: openvino.Model, precision: str, cache_folder: Path | None) -> openvino.CompiledModel:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
-    if cache_folder is not None:
-        try:
-            cache_folder.mkdir(parents=True, exist_ok=True)
-            _prune(cache_folder)
-            settings["CACHE_DIR"] = str(cache_folder)
-        except OSError as error:
-            logger.warning("Compiled models are not kept: %s.", error)
-    return openvino.Core().compile_model(graph, "CPU", settings)
-
-
-def _prune(folder: Path) -> None:
-    """Make room for one more compiled model by deleting the oldest."""
-    blobs = sorted(folder.glob("*.blob"), key=lambda blob: blob.stat().st_mtime, reverse=True)
-    for blob in blobs[MOST_CACHED - 1 :]:
-        blob.unlink(missing_ok=True)
+    core = openvino.Core()
+    if cache_folder is None:
+        return core.compile_model(graph, "CPU", settings)
+    try:
+        known = open_cache(cache_folder)
+    except OSError as error:
+        logger.warning("Compiled models are not kept: %s.", error)
+        return core.compile_model(graph, "CPU", settings)
+    compiled = core.compile_model(graph, "CPU", settings | {"CACHE_DIR": str(cache_folder)})
+    try:
+        seal_new(cache_folder, known)
+    except OSError as error:  # without its digest the model is compiled anew by the next run
+        logger.debug("The compiled model has no digest: %s.", error)
+    return compiled

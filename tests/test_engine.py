@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gfprestore import openvino_engine
+from gfprestore import compiled_cache
 from gfprestore.engine import OutOfMemoryError, TorchEngine, build_engine, resolve_device, resolve_precision
 from gfprestore.errors import DeviceError, ExitCode
 from gfprestore.openvino_graph import UnknownOperationError, record
@@ -152,7 +152,7 @@ def test_compiled_models_are_kept_and_the_oldest_dropped(tmp_path: Path, monkeyp
     assert len(list(folder.glob("*.blob"))) == 1
     assert np.array_equal(build(True, cache_folder=folder).run(pixels(1))[0], first)
     assert len(list(folder.glob("*.blob"))) == 1
-    monkeypatch.setattr(openvino_engine, "MOST_CACHED", 1)
+    monkeypatch.setattr(compiled_cache, "MOST_CACHED", 1)
     build(True, (8, 8), cache_folder=folder)
     assert len(list(folder.glob("*.blob"))) == 1
 
@@ -162,6 +162,26 @@ def test_truncated_cache_is_compiled_anew(tmp_path: Path) -> None:
     (blob,) = tmp_path.glob("*.blob")
     blob.write_bytes(blob.read_bytes()[:100])
     assert np.array_equal(build(True, cache_folder=tmp_path).run(pixels(1))[0], first)
+
+
+def test_compiled_model_with_wrong_bytes_is_compiled_anew(tmp_path: Path) -> None:
+    first = build(True, cache_folder=tmp_path).run(pixels(1))[0]
+    (blob,) = tmp_path.glob("*.blob")
+    whole = blob.read_bytes()
+    compiled_cache._checked.clear()  # another process would know of none
+    for start in range(0, len(whole), len(whole) // 3):
+        damaged = bytearray(whole)
+        damaged[start : start + 400] = bytes(byte ^ 0x40 for byte in damaged[start : start + 400])
+        blob.write_bytes(damaged)
+        assert np.array_equal(build(True, cache_folder=tmp_path).run(pixels(1))[0], first)
+        assert blob.read_bytes() != damaged
+
+
+def test_compiled_model_of_a_run_that_was_killed_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "1234.blob").write_bytes(b"unfinished, and so without a digest")
+    build(True, cache_folder=tmp_path)
+    assert [path.stem for path in tmp_path.glob("*.blob")] == [path.stem for path in tmp_path.glob("*.sha256")]
+    assert not (tmp_path / "1234.blob").exists()
 
 
 def test_unusable_cache_folder_is_no_obstacle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
