@@ -37,7 +37,11 @@ REPLACED_SUFFIXES = {
     ".avif": ".jpg",
     ".jxl": ".png",
 }
-"""What the format `auto` writes for photos that are only read: lossy camera formats become JPEG, others PNG."""
+"""What the format `auto` writes for photos that are only read: lossy camera formats become JPEG, others PNG.
+
+HEIC, AVIF and JPEG XL are not written: their encoders take from ten seconds to minutes for a photo of 12 megapixels,
+and Pillow's package for JPEG XL stores neither colour profiles nor XMP.
+"""
 
 PHOTO_SUFFIXES = KEPT_SUFFIXES | REPLACED_SUFFIXES.keys()
 """Suffixes, in lower case, by which a file inside a folder counts as a photo."""

@@ -139,6 +139,7 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
             frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "TIFF") else 1
             decoded = decode_pixels(image, stream)
             metadata, turn, damage = read_metadata(image)
+            bits = image.info.get("bit_depth")
     except PhotoError:
         raise
     except _DECODER_ERRORS as error:
@@ -146,6 +147,8 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
     notes = [*decoded.warnings, *damage]
     if frames > 1:
         notes.insert(0, f"Only the first of {frames} frames was restored.")
+    if isinstance(bits, int) and bits > 8:
+        notes.append(f"{bits} bits a channel were read as 8, which is what the package for {format} gives.")
     if decoded.is_converted:
         metadata = replace(metadata, icc_profile=None)
     return Photo(
