@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,18 +27,8 @@ from gfprestore.lab import Floats, lab_to_rgb, rgb_to_lab
 from gfprestore.photo import Pixels
 from gfprestore.resize import resize_photo
 
-Tint = Literal["gray", "sepia", "colour"]
-
-# Side of the copy that is judged: averaging takes out noise, and the coloured grain of autochromes.
-_JUDGED_SIDE = 128
-# A print without colour has less chroma than this in 95 of 100 places.
+# A photo without colour has less chroma than this in 95 of 100 places.
 _GRAY_CHROMA = 3.0
-# In a toned print the chroma follows from the lightness: so far off it may be in 90 and in 97 of 100 places. Stains
-# make the second one large.
-_SEPIA_OFF_90 = 5.5
-_SEPIA_OFF_97 = 12.0
-_FIT_ROUNDS = 5
-_FIT_SCALE = 3.0
 
 # Side of the square that DDColor sees, as in its authors' own inference.
 _NETWORK_SIDE = 512
@@ -53,37 +43,6 @@ COLOUR_CAUTION = "Colours are guesses: those of skin, hair and clothes can be wr
 """For the user and the report, as the authors of GFP-GAN warn."""
 
 _TITLES = {"ddcolor": "DDColor", "ddcolor-tiny": "DDColor tiny"}
-
-
-def photo_tint(pixels: Pixels) -> Tint:
-    """Judge whether a photo is gray, toned in one colour, or in colour.
-
-    Args:
-        pixels: RGB, uint8 or uint16, (H, W, 3).
-
-    Returns:
-        `gray` where there is no chroma to speak of; `sepia` where chroma follows from lightness, whatever the tone;
-        `colour` otherwise, faded colours and autochromes included.
-    """
-    lab = np.asarray(cv2.blur(_small_lab(pixels, _JUDGED_SIDE), (3, 3)), np.float32).reshape(-1, 3)
-    if np.percentile(np.hypot(lab[:, 1], lab[:, 2]), 95) < _GRAY_CHROMA:
-        return "gray"
-    off = _off_tone(lab)
-    is_toned = np.percentile(off, 90) < _SEPIA_OFF_90 and np.percentile(off, 97) < _SEPIA_OFF_97
-    return "sepia" if is_toned else "colour"
-
-
-def _off_tone(lab: Floats) -> NDArray[np.float64]:
-    """Distance of each colour from the one tone, a cubic in lightness, that fits most of them."""
-    light = lab[:, 0].astype(np.float64) / 100
-    basis = np.stack([light**power for power in range(4)], axis=1)
-    chroma = lab[:, 1:].astype(np.float64)
-    weight = np.ones(len(lab))
-    for _ in range(_FIT_ROUNDS):
-        fit = np.linalg.lstsq(basis * weight[:, None], chroma * weight[:, None], rcond=None)[0]
-        off: NDArray[np.float64] = np.linalg.norm(chroma - basis @ fit, axis=1)
-        weight = (1 + (off / _FIT_SCALE) ** 2) ** -0.5
-    return off
 
 
 def _small_lab(pixels: Pixels, side: int) -> Floats:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gfprestore.colorize import ColouredFace, photo_tint
+from gfprestore.colorize import ColouredFace
 from gfprestore.geometry import compose, scaling
 from gfprestore.masks import face_mask
 from gfprestore.models import COLOURING_MODEL
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import AlignedFace, Pixels
 from gfprestore.retouch import RestoredCrop
+from gfprestore.tone import Tone, find_tone
 
 
 def has_to_be_coloured(pixels: Pixels, options: RestoreOptions) -> bool:
     """Tells whether the options call for colour in this photo; colour photos are left alone unless `always`."""
     if options.colorize == "off":
         return False
-    return options.colorize == "always" or photo_tint(pixels) != "colour"
+    return options.colorize == "always" or find_tone(pixels) in (Tone.GRAY, Tone.TONED)
 
 
 def coloured_faces(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from gfprestore import models
@@ -25,7 +24,6 @@ from gfprestore.colorize import (
     build_chroma_source,
     colorize_photo,
     load_colour_network,
-    photo_tint,
 )
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
@@ -45,37 +43,6 @@ def toned(pixels: np.ndarray, a: float, b: float) -> np.ndarray:
     light = lightness(pixels / 255)
     share = 4 * (light / 100) * (1 - light / 100)
     return (fit_chroma(np.dstack([light, a * share, b * share]).astype(np.float32)) * 255).round().astype(np.uint8)
-
-
-@pytest.mark.parametrize("noise", [0, 12])
-@pytest.mark.parametrize(
-    ("a", "b", "tint"), [(0, 0, "gray"), (6, 18, "sepia"), (10, 30, "sepia"), (-4, -14, "sepia"), (2, 6, "sepia")]
-)
-def test_tones_are_told_from_gray(a: float, b: float, tint: str, noise: float) -> None:
-    pixels = resize_photo(toned(scene(), a, b), (640, 480))
-    pixels = np.clip(pixels + np.random.default_rng(1).normal(0, noise, pixels.shape), 0, 255).astype(np.uint8)
-    assert photo_tint(pixels) == tint
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_colour_is_colour(dtype: type) -> None:
-    assert photo_tint(scene(dtype)) == "colour"
-
-
-def test_tiny_and_flat_photos_have_a_tint() -> None:
-    assert photo_tint(np.full((1, 1, 3), 90, np.uint8)) == "gray"
-    assert photo_tint(np.full((5, 5, 3), (120, 90, 60), np.uint8)) == "sepia"
-
-
-@pytest.mark.parametrize(
-    ("name", "tint"),
-    [("group/Solvay_conference_1927.png", "gray")]
-    + [(f"scratched/{letter}.png", "sepia") for letter in "abcd"]
-    + [(f"old/{letter}.png", "colour") for letter in "abcdefgh"]
-    + [("large/name with spaces.jpg", "colour")],
-)
-def test_real_photos(real_photos, name: str, tint: str) -> None:
-    assert photo_tint(np.asarray(Image.open(real_photos / name).convert("RGB"))) == tint
 
 
 class PlainChroma:

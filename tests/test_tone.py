@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from skimage.color import lab2rgb, rgb2lab
 
+from gfprestore.lab import fit_chroma, lightness
 from gfprestore.tone import Tone, find_tone, lab_to_unit, pixels_to_lab
 
 
@@ -77,19 +79,48 @@ def test_a_large_photo_is_judged_as_its_small_copy():
     assert find_tone(small.repeat(8, 0).repeat(8, 1)) is find_tone(small)
 
 
+@pytest.mark.parametrize("noise", [0, 12])
+@pytest.mark.parametrize(("a", "b"), [(6, 18), (10, 30), (-4, -14), (2, 6), (0, 0.5)])
+def test_any_one_tone_is_toned_however_noisy(a, b, noise):
+    light = lightness(cv2.resize(_soft_patches(), (640, 480))[..., 0:1].repeat(3, axis=2) / 255)
+    share = 4 * (light / 100) * (1 - light / 100)
+    pixels = fit_chroma(np.dstack([light, a * share, b * share]).astype(np.float32)) * 255
+    noisy = pixels + np.random.default_rng(1).normal(0, noise, pixels.shape)
+    assert find_tone(np.clip(noisy.round(), 0, 255).astype(np.uint8)) is Tone.TONED
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_soft_colours_are_colour(dtype):
+    pixels = _soft_patches()
+    assert find_tone(pixels if dtype == np.uint8 else pixels.astype(np.uint16) * 257) is Tone.COLOUR
+
+
+def test_between_toned_and_coloured_lies_faint():
+    tones = []
+    for cooler in (8, 16, 40):
+        sepia = _sepia(_gray()).astype(np.float64)
+        sepia[:, :80] += [0, cooler / 2, cooler]
+        tones.append(find_tone(np.clip(sepia, 0, 255).astype(np.uint8)))
+    assert tones == [Tone.TONED, Tone.FAINT, Tone.COLOUR]
+
+
+def test_tiny_and_flat_photos_have_a_tone():
+    assert find_tone(np.full((1, 1, 3), 90, np.uint8)) is Tone.GRAY
+    assert find_tone(np.full((5, 5, 3), (120, 90, 60), np.uint8)) is Tone.TONED
+
+
+def _soft_patches():
+    coarse = np.random.default_rng(0).integers(30, 220, (6, 8, 3)).astype(np.uint8)
+    return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_LINEAR)
+
+
 @pytest.mark.parametrize(
     ("name", "tone"),
-    [
-        ("group/Solvay_conference_1927.png", Tone.GRAY),
-        ("scratched/a.png", Tone.TONED),
-        ("scratched/b.png", Tone.TONED),
-        ("scratched/c.png", Tone.TONED),
-        ("scratched/d.png", Tone.TONED),
-        ("old/a.png", Tone.COLOUR),
-        ("old/h.png", Tone.COLOUR),
-    ],
+    [("group/Solvay_conference_1927.png", Tone.GRAY), ("old/b.png", Tone.FAINT)]
+    + [(f"scratched/{letter}.png", Tone.TONED) for letter in "abcd"]
+    + [(f"old/{letter}.png", Tone.COLOUR) for letter in "acdefgh"]
+    + [("large/name with spaces.jpg", Tone.COLOUR)],
 )
 def test_real_photos(real_photos, name, tone):
-    cv2 = pytest.importorskip("cv2")
     pixels = np.ascontiguousarray(cv2.imread(str(real_photos / name))[..., ::-1])
     assert find_tone(pixels) is tone
