@@ -227,9 +227,7 @@ def photo_shares(
             height, width = photo[octave].shape[:2]
             share = np.asarray(cv2.resize(parts, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         if large > 0 and octave < _KEPT_OCTAVES:
-            own = np.maximum(_local_energy(photo[octave]) - grain[octave, 0] ** 2, 0.0)
-            drawn = _local_energy(restored[octave]) + np.float32(1e-6)
-            fine = _standing(np.sqrt(own / drawn)) * np.float32(large)
+            fine = _local_share(photo[octave], restored[octave], float(grain[octave, 0])) * np.float32(large)
             share = fine if share is None else np.maximum(fine, share)
         shares.append(None if share is None else share[..., None])
     return shares
@@ -256,6 +254,12 @@ def sharper_parts(
         ratios.append(cv2.medianBlur(np.sqrt(own / drawn), 5))
     share = _standing(np.min(ratios, axis=0))
     return np.asarray(cv2.GaussianBlur(share, (0, 0), 1.0), np.float32)
+
+
+def _local_share(photo: FloatImage, restored: FloatImage, noise: float) -> FloatImage:
+    """Weigh one octave of the photo by its energy nearby, noise taken off, against the restoration's; (h, w)."""
+    own = np.maximum(_local_energy(photo) - np.float32(noise**2), 0)
+    return _standing(np.sqrt(own / (_local_energy(restored) + np.float32(1e-6))))
 
 
 def _standing(ratio: FloatImage) -> FloatImage:

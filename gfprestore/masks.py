@@ -204,18 +204,24 @@ def face_mask(
         return outline
     after = before if after is None else after
     feather = min(max(_PARSED_FEATHER * size, _FEWEST_FEATHER_PIXELS / output_pixels), _WIDEST_FEATHER * size)
+    region = np.ones((size, size), np.bool_) if kind == "square" else _parsed_region(after, kind, feather)
+    if region is None:
+        return outline
     keeping = _keeping(before, after, restore_occluders, protect_glasses)
-    if kind == "square":
-        region = np.ones((size, size), np.bool_)
-    else:
-        parsed = _select(after, (_HEAD if kind == "head" else _FACE) | _OCCLUDERS)
-        core = _core(size)
-        parsed |= core & ~_select(after, _SURROUNDINGS)
-        own = _own_part(parsed, core)
-        if own[core].mean() < _LEAST_FACE_IN_CORE:
-            return outline
-        region = _close_and_grow(own, _CLOSING * size, _GROWTH * feather) & ~(parsed & ~own)
     return _soften(region & ~keeping & (outline > 0), feather)
+
+
+def _parsed_region(labels: Labels, kind: MaskKind, feather: float) -> NDArray[np.bool_] | None:
+    """Select the face or head that labels show, grown for its soft edge; None where they show no face."""
+    size = labels.shape[0]
+    core = _core(size)
+    parsed = _select(labels, (_HEAD if kind == "head" else _FACE) | _OCCLUDERS) | (
+        core & ~_select(labels, _SURROUNDINGS)
+    )
+    own = _own_part(parsed, core)
+    if own[core].mean() < _LEAST_FACE_IN_CORE:
+        return None
+    return _close_and_grow(own, _CLOSING * size, _GROWTH * feather) & ~(parsed & ~own)
 
 
 def _keeping(before: Labels, after: Labels, restore_occluders: bool, protect_glasses: bool) -> NDArray[np.bool_]:

@@ -52,16 +52,15 @@ def write_photo(
 
     JPEG and WebP take `quality`; without it a JPEG gets its source's quantisation tables and subsampling if the source
     was one, else quality 95 without subsampling. PNG and TIFF are lossless and keep 16 bits and opacity; the others
-    hold 8 bits, and JPEG and BMP show transparent parts on white. Gray photos are written with one channel.
-    EXIF, XMP, IPTC, the colour profile and the resolution go along as far as the format holds them; BMP holds only the
-    resolution, so its pixels become sRGB.
+    hold 8 bits, and JPEG and BMP show transparent parts on white. Gray photos are written with one channel. The rest
+    goes along as far as the format holds it; BMP holds only the resolution, so its pixels become sRGB.
 
     Args:
-        path: The file to write.
+        path: The file.
         photo: Its only or first page.
         quality: Of JPEG and WebP, 1 to 100.
         overwrite: Replace a file that exists.
-        further_pages: What follows in a TIFF; each is written before the next is asked for. Only a TIFF takes any.
+        further_pages: What follows in a TIFF, and only there; each is written before the next is asked for.
 
     Returns:
         What was lost, one sentence each.
