@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 
@@ -28,6 +29,9 @@ class OpenPhoto:
     photo: Photo
     """The whole photo, or the page of it that is in work."""
 
+    stamp: tuple[int, int]
+    """Size and time of change of the file, so that its pages are known to belong together."""
+
     page: int = 0
     """Which page that is."""
 
@@ -42,6 +46,19 @@ class OpenPhoto:
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent on it so far, by stage."""
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """What tells that a file was written anew: its size and time of change; zeros for a file that is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+class DroppedError(Exception):
+    """The run stops before this photo is whole."""
 
 
 @contextmanager
@@ -60,7 +77,7 @@ def in_hand(job: Job) -> Iterator[None]:
         if error.code != cv2.Error.StsNoMem:
             raise
         raise PhotoError(f"{name} needs more memory than there is; close other programs or lower --upscale.") from error
-    except (PhotoError, GfprestoreError):
+    except (PhotoError, GfprestoreError, DroppedError):
         raise
     except Exception as error:
         error.add_note(f"while {name} was restored")

@@ -29,11 +29,11 @@ from gfprestore.colour import to_8_bits, to_srgb
 from gfprestore.colouring import coloured_faces, has_to_be_coloured
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.engine import out_of_memory
-from gfprestore.errors import PhotoError
+from gfprestore.errors import PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.finding import find_faces
 from gfprestore.folders import Job
-from gfprestore.inwork import OpenPhoto, Wanted, in_hand
+from gfprestore.inwork import DroppedError, OpenPhoto, Wanted, in_hand, stamp_of
 from gfprestore.masks import Labels
 from gfprestore.metadata import tag_as_restored
 from gfprestore.models import Models
@@ -49,7 +49,6 @@ from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
 from gfprestore.streams import map_ahead, map_batched
 
 logger = logging.getLogger(__name__)
-
 
 Stage = OpenPhoto | Outcome | None
 """What a stage hands on: a photo in work, an outcome, or None for a photo dropped since the run is stopping."""
@@ -89,9 +88,8 @@ def restore_photos(
         max_open=options.batch_size + 1,
     )
     finish = partial(_finish, models=models, options=options, should_stop=should_stop)
-    for outcome in map_ahead(restored, finish, workers=workers, ahead=workers):
-        if outcome is not None:
-            yield outcome
+    outcomes = map_ahead(restored, finish, workers=workers, ahead=workers)
+    yield from (outcome for outcome in outcomes if outcome is not None)
 
 
 def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) -> Stage:
@@ -100,12 +98,13 @@ def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) ->
     if not options.overwrite and os.path.lexists(job.target):
         return Skipped(job, "the result exists already (--overwrite writes it anew)")
     start = time.perf_counter()
+    stamp = stamp_of(job.source)
     try:
         with in_hand(job):
             photo = _read(job, options)
     except PhotoError as error:
         return Failed(job, str(error))
-    return OpenPhoto(job, photo, seconds={"read": time.perf_counter() - start})
+    return OpenPhoto(job, photo, stamp, seconds={"read": time.perf_counter() - start})
 
 
 def _read(job: Job, options: RestoreOptions, page: int = 0) -> Photo:
@@ -181,14 +180,22 @@ def _finish(
         return None
     try:
         with in_hand(work.job):
-            return _write(work, crops, models, options)
+            return _write(work, crops, models, options, should_stop)
+    except DroppedError:
+        return None
     except TargetExistsError:
         return Skipped(work.job, "the result appeared while the photo was restored (--overwrite writes it anew)")
     except PhotoError as error:
         return Failed(work.job, str(error))
 
 
-def _write(work: OpenPhoto, crops: Sequence[RestoredCrop], models: Models, options: RestoreOptions) -> Restored:
+def _write(
+    work: OpenPhoto,
+    crops: Sequence[RestoredCrop],
+    models: Models,
+    options: RestoreOptions,
+    should_stop: Callable[[], bool],
+) -> Restored:
     start = time.perf_counter()
     retouches = retouch_faces(work.photo, work.faces, crops, options, models.recogniser)
     retouched = time.perf_counter()
@@ -200,7 +207,7 @@ def _write(work: OpenPhoto, crops: Sequence[RestoredCrop], models: Models, optio
     records, refused, notes = [retouch.record for retouch in retouches], [*work.refused], [*work.photo.warnings]
     pages: Iterable[Photo] = ()
     if holds_pages(work.job.target):
-        pages = _further_pages(work, models, options, records, refused, notes)
+        pages = _further_pages(work, models, options, should_stop, records, refused, notes)
     elif work.photo.pages > 1:
         notes.append(f"Only the first of {work.photo.pages} pages was restored; --format tiff restores them all.")
     notes += write_photo(
@@ -218,8 +225,8 @@ def _write(work: OpenPhoto, crops: Sequence[RestoredCrop], models: Models, optio
         "paste": pasted - retouched,
         "write": time.perf_counter() - pasted,
     }
-    height, width = result.pixels.shape[:2]
-    outcome = Restored(work.job, tuple(records), (width, height), seconds, tuple(notes), tuple(refused))
+    size = result.pixels.shape[1], result.pixels.shape[0]
+    outcome = Restored(work.job, tuple(records), size, seconds, tuple(notes), tuple(refused))
     for line in outcome.decisions():
         logger.debug("%s: %s", work.job.source, line)
     return outcome
@@ -229,13 +236,23 @@ def _further_pages(
     work: OpenPhoto,
     models: Models,
     options: RestoreOptions,
+    should_stop: Callable[[], bool],
     records: list[FaceRecord],
     refused: list[RefusedRecord],
     notes: list[str],
 ) -> Iterator[Photo]:
-    """Yields the restored pages after the first, each worked on when it is asked for, and adds to what is told."""
+    """Yields the restored pages after the first, each worked on when it is asked for, and adds to what is told.
+
+    Raises:
+        DroppedError: The run stops; there may be hundreds of pages.
+        PhotoError: A page cannot be read, or the file is not the one that the first page came from.
+    """
     for page in range(1, work.photo.pages):
+        if should_stop():
+            raise DroppedError
         opened = replace(work, photo=_read(work.job, options, page), page=page)
+        if stamp_of(work.job.source) != work.stamp:
+            raise PhotoError(f"{printable(work.job.source)} changed while it was read; run again once it is complete.")
         opened, inputs = _with_faces(opened, models, options)
         batches = [inputs[start : start + options.batch_size] for start in range(0, len(inputs), options.batch_size)]
         crops = [crop for batch in batches for crop in _restored(models, list(batch))]

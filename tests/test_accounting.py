@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -372,6 +373,62 @@ def test_a_name_too_long_for_its_result_is_one_failure(album: Path, tmp_path: Pa
         assert "too long to be written" in result.stderr
         assert len(list((tmp_path / "out").iterdir())) == PHOTOS - 1
         assert call(album / ("y" * 300), "-o", tmp_path / "out")[0] == ExitCode.USAGE
+
+
+def many_pages(path: Path, pages: int) -> Path:
+    path.parent.mkdir()
+    chance = np.random.default_rng(0)
+    images = [Image.fromarray(chance.integers(0, 256, (40, 60, 3), dtype=np.uint8)) for _ in range(pages)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+    return path
+
+
+def on_page(patch: Patch, number: int, act: Callable[[], object]) -> list[int]:
+    """Does something when a page is read; returns the pages read, which grow."""
+    read: list[int] = []
+    usual = photofile.read_photo
+
+    def read_photo(path: Path, page: int = 0) -> object:
+        read.append(page)
+        photo = usual(path, page)
+        if page == number:
+            act()
+        return photo
+
+    patch.setattr(pipeline, "read_photo", read_photo)
+    use(patch, replace(fake_models(), detector=NoDetector()))  # type: ignore[arg-type]
+    return read
+
+
+def test_a_run_stops_between_the_pages_of_a_photo(tmp_path: Path) -> None:
+    source = many_pages(tmp_path / "album" / "a.tif", 9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)
+        # To the process, as a terminal sends it: the main thread, which waits, hears of it a moment later.
+        read = on_page(patch, 3, lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2)))
+        code, _ = call(source, "-o", tmp_path / "out", "--report", tmp_path / "report.jsonl")
+    assert code == ExitCode.INTERRUPTED
+    assert read[:4] == [0, 1, 2, 3]
+    assert len(read) < 9
+    assert list((tmp_path / "out").iterdir()) == []
+    _, line, _ = [json.loads(text) for text in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert line["status"] == "unreached"
+
+
+def test_pages_of_a_file_that_changes_meanwhile_are_not_mixed(tmp_path: Path) -> None:
+    source = many_pages(tmp_path / "album" / "a.tif", 4)
+
+    def write_anew() -> None:
+        data = source.read_bytes()
+        source.unlink()
+        source.write_bytes(data + b"more")
+
+    with pytest.MonkeyPatch.context() as patch:
+        on_page(patch, 1, write_anew)
+        code, result = call(source, "-o", tmp_path / "out")
+    assert code == ExitCode.SOME_FAILED
+    assert "changed while it was read" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_thread_that_raises_ends_the_run_with_its_traceback_and_the_account(
