@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from gfprestore.native import engine, library
 from gfprestore.native.engine import NativeEngine, build_native_engine
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
 from gfprestore.native.network import Generator, fits
-from gfprestore.native.program import Buffer, Epilogue, Features, Kind, ProgramBuilder, _share, aligned
+from gfprestore.native.program import Buffer, Epilogue, Features, Flag, Kind, ProgramBuilder, _share, aligned
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import Resampling, double, halve
 
@@ -49,7 +51,7 @@ def innermost(x: Tensor) -> NDArray[np.float32]:
 
 def put(builder: ProgramBuilder, x: Tensor) -> tuple[Features, NDArray[np.float32]]:
     """Features that are there before the first step."""
-    features = builder.features(x.shape[2], x.shape[1])
+    features = builder.features((x.shape[2], x.shape[3]), x.shape[1])
     return features, innermost(x)
 
 
@@ -59,20 +61,16 @@ def run(builder: ProgramBuilder, given: list[tuple[Features, NDArray[np.float32]
     for features, _ in given:
         features.buffer.first = 0
     program = builder.build()
-    for weight, packed in builder.kernels:
-        builder.library.pack_winograd(
-            weight.ctypes.data, weight.shape[3], weight.shape[2], packed.ctypes.data, int(builder.half)
-        )
+    with ThreadPoolExecutor(1) as pool:
+        builder.pack_kernels(pool)
     for features, values in given:
         floats = program.view(features.buffer).view(np.float32)
         floats[: values.size] = values.ravel()
     program.prepare()
     program.run(1, aligned(program.scratch_size))
     floats = program.view(result.buffer).view(np.float32)
-    side, channels = result.side, result.channels
-    return torch.from_numpy(floats[: side * side * channels].reshape(1, side, side, channels).copy()).permute(
-        0, 3, 1, 2
-    )
+    shape = 1, result.height, result.width, result.channels
+    return torch.from_numpy(floats[: math.prod(shape)].reshape(shape).copy()).permute(0, 3, 1, 2)
 
 
 def error(given: Tensor, wanted: Tensor) -> float:
@@ -117,7 +115,12 @@ def test_convolution_with_all_that_joins_it_is_torchs(
         epilogue = replace(epilogue, residual=sources[1][0])
     given_style = None if style is None else style.numpy()
     result = builder.convolve(
-        sources[0][0], weight, epilogue, style=given_style, doubles=doubles, halves=after == "halved"
+        sources[0][0],
+        weight,
+        epilogue,
+        style=given_style,
+        wider=Flag.DOUBLES_INPUT if doubles else None,
+        halves=after == "halved",
     )
     assert error(run(builder, sources, result), wanted) < EXACT
 
@@ -243,7 +246,8 @@ def test_buffers_in_use_at_one_step_never_overlap(sizes: list[tuple[int, int, in
 
 
 def test_features_share_memory(kernels: Library) -> None:
-    generator = Generator(random_network(SMALL), kernels, half=False)
+    with ThreadPoolExecutor(1) as pool:
+        generator = Generator(random_network(SMALL), kernels, False, pool)
     alone = sum(buffer.size for buffer in generator.buffers)
     assert generator.program.memory_size < 0.6 * alone
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from gfprestore.engine import out_of_memory
 from gfprestore.native.library import Library, has_matrix_unit, load_library
 from gfprestore.native.network import Generator, fits
-from gfprestore.native.program import Array, aligned
+from gfprestore.native.program import aligned
 from gfprestore.nn.gfpgan import Gfpgan
 
 
@@ -31,14 +30,10 @@ class NativeEngine:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="generator")
         try:
-            self.generator = Generator(network, library, precision == "bf16")
+            self.generator = Generator(network, library, precision == "bf16", self._pool)
             self._scratch = [aligned(self.generator.program.scratch_size) for _ in range(self._threads)]
         except MemoryError as error:
             raise out_of_memory(self.device) from error
-        pack = partial(_pack, library, precision == "bf16")
-        for _ in self._pool.map(pack, self.generator.kernels):
-            pass
-        self.generator.kernels.clear()
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
         """Restore faces, uint8 RGB [N S S 3]; see `gfprestore.engine.Engine.run`."""
@@ -63,12 +58,6 @@ def build_native_engine(network: Gfpgan, precision: str) -> NativeEngine | None:
     if precision == "bf16" and (not library.has_half or has_matrix_unit()):
         return None
     return NativeEngine(network, library, precision)
-
-
-def _pack(library: Library, half: bool, kernel: tuple[Array, Array]) -> None:
-    weight, packed = kernel  # [3 3 I O]
-    outputs, inputs = weight.shape[3], weight.shape[2]
-    library.pack_winograd(weight.ctypes.data, outputs, inputs, packed.ctypes.data, int(half))
 
 
 def _threads() -> int:

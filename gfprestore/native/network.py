@@ -6,12 +6,14 @@ bias, leaky ReLU, feature transform, skip and halving are done while its results
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gfprestore.native.library import Library
-from gfprestore.native.program import Array, Buffer, Epilogue, Features, Kind, Program, ProgramBuilder
+from gfprestore.native.program import Array, Buffer, Epilogue, Features, Flag, Kind, Program, ProgramBuilder
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution, ToRgb, UpBlock
 
@@ -37,12 +39,12 @@ def fits(shape: GfpganShape, library: Library) -> bool:
 class Generator:
     """The network's program with its input and output."""
 
-    def __init__(self, network: Gfpgan, library: Library, half: bool) -> None:
+    def __init__(self, network: Gfpgan, library: Library, half: bool, pool: ThreadPoolExecutor) -> None:
         self.size = network.shape.out_size
         writer = _Writer(network, ProgramBuilder(library, half))
         with torch.inference_mode():
             self._input, self._image, self._output = writer.write()
-        self.kernels = writer.builder.kernels
+        writer.builder.pack_kernels(pool)
         self.buffers = writer.builder.buffers
         self.program: Program = writer.builder.build()
 
@@ -104,9 +106,8 @@ class _Writer:
         assert layer.bias is not None
         weight, bias = _array((kernel / HALF_RANGE).T), _array(layer.bias - kernel.sum(1))
         face.last = len(self.builder.steps)
-        y = self.builder.features(size, kernel.shape[0])
-        shape = {"height": size, "width": size, "channels_out": y.channels}
-        self.builder.add(Kind.FROM_PIXELS, y, x=face, weight=weight, bias=bias, slope=LEAK, **shape)
+        y = self.builder.features((size, size), kernel.shape[0])
+        self.builder.add(Kind.FROM_PIXELS, y, x=face, weight=weight, bias=bias, slope=LEAK)
         return y
 
     def down(self, block: DownBlock, x: Features) -> Features:
@@ -124,7 +125,7 @@ class _Writer:
         out = builder.convolve(x, block.conv1.weight, Epilogue(bias=_array(block.conv1.bias), slope=LEAK))
         skip = builder.multiply(x, block.skip.weight.flatten(1), Epilogue())
         after = Epilogue(bias=_array(block.conv2.bias), slope=LEAK, residual=skip)
-        return builder.convolve(out, block.conv2.weight, after, doubles=True)
+        return builder.convolve(out, block.conv2.weight, after, wider=Flag.DOUBLES_INPUT)
 
     def map_latent(self, bottleneck: Features) -> list[Features]:
         """Latent codes, one for every layer of the decoder."""
@@ -193,16 +194,17 @@ class _Writer:
         gain = self.builder.inverse_norm(style, weight.square().sum((2, 3)))
         scale, shift = modulation or (None, None)
         after = Epilogue(gain, _array(layer.bias), _array(layer.weight * noise), LEAK, scale, shift)
-        return self.builder.convolve(x, weight, after, style=style, doubles=layer.upsampling is not None)
+        wider = None if layer.upsampling is None else Flag.DOUBLES_INPUT
+        return self.builder.convolve(x, weight, after, style=style, wider=wider)
 
     def to_rgb(self, layer: ToRgb, x: Features, code: Features, image: Features | None) -> Features:
         """`ToRgb.forward`."""
         convolution = layer.modulated_conv
         style = self.builder.linear(code, convolution.modulation.weight, convolution.modulation.bias)
         weight, bias = _array(convolution.weight[0].flatten(1)), _array(layer.bias)
-        y = self.builder.features(x.side, RGB)
-        shape = {"height": x.side, "width": x.side, "channels_in": x.channels, "stride_in": x.stride}
-        self.builder.add(Kind.TO_RGB, y, x=x, weight=weight, bias=bias, style=style, residual=image, **shape)
+        y = self.builder.features(x.size, RGB)
+        operands = {"x": x, "weight": weight, "bias": bias, "style": style, "residual": image}
+        self.builder.add(Kind.TO_RGB, y, channels_in=x.channels, **operands)
         return y
 
 

@@ -81,6 +81,9 @@ static inline Vector activate(const Step *s, Vector value, long pixel, int c) {
 
 /* ---- Winograd convolution ---- */
 
+/* Tiles along a side; the last may reach beyond the features. */
+static inline int count_tiles(int side) { return (side + TILE - 1) / TILE; }
+
 /* Where a window's samples lie: at row + column, or outside, where a row is NULL or a column negative. */
 typedef struct {
     const float *row[WINDOW];
@@ -123,24 +126,40 @@ static inline __attribute__((always_inline)) void read_tile(const Window *at, in
     }
 }
 
-/* The same of the bilinear double; the first or last doubled line is the convolution's own border, which is zero. */
-static inline __attribute__((always_inline)) void read_doubled_tile(const Step *s, const Window *at, int ty, int tx,
-                                                                    int c, Vector half_way[WINDOW][WINDOW]) {
+/* Four samples of features of half the size to the six of a window. */
+static inline void widen(const Vector d[4], Vector v[WINDOW], int repeats) {
+    if (!repeats) {
+        to_doubled(d, v);
+        return;
+    }
+    v[0] = d[0];
+    v[1] = v[2] = d[1];
+    v[3] = v[4] = d[2];
+    v[5] = d[3];
+}
+
+/* Zero for the samples of a window that lie outside. */
+static inline void clear_outside(Vector v[WINDOW], int tile, int side) {
+    if (tile == 0) v[0] = (Vector){0};
+    for (int i = side - TILE * tile + 1; i < WINDOW; i++) v[i] = (Vector){0};
+}
+
+/* The same of features of half the size, doubled or repeated. */
+static inline __attribute__((always_inline)) void read_wider_tile(const Step *s, const Window *at, int ty, int tx, int c,
+                                                                  int repeats, Vector half_way[WINDOW][WINDOW]) {
     Vector wide[4][WINDOW];
     for (int i = 0; i < 4; i++) {
         Vector row[4];
         for (int j = 0; j < 4; j++) row[j] = load(at->row[i] + at->column[j] + c);
         for (int j = 2; j < 4; j++) __builtin_prefetch(at->row[i] + at->column[j] + 2L * s->stride_in + c);
-        to_doubled(row, wide[i]);
-        if (tx == 0) wide[i][0] = (Vector){0};
-        if (TILE * tx + TILE == s->width) wide[i][WINDOW - 1] = (Vector){0};
+        widen(row, wide[i], repeats);
+        clear_outside(wide[i], tx, s->width);
     }
     for (int j = 0; j < WINDOW; j++) {
         Vector column[4], doubled[WINDOW], out[WINDOW];
         for (int i = 0; i < 4; i++) column[i] = wide[i][j];
-        to_doubled(column, doubled);
-        if (ty == 0) doubled[0] = (Vector){0};
-        if (TILE * ty + TILE == s->height) doubled[WINDOW - 1] = (Vector){0};
+        widen(column, doubled, repeats);
+        clear_outside(doubled, ty, s->height);
         to_products(doubled, out);
         for (int i = 0; i < WINDOW; i++) half_way[i][j] = out[i];
     }
@@ -148,17 +167,17 @@ static inline __attribute__((always_inline)) void read_doubled_tile(const Step *
 
 /* v[PRODUCTS][tiles][channels_in] of the tiles from `first` on. */
 static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s, int first, int tiles, void *v,
-                                                                  long plane, int half, int doubles) {
-    int across = s->width / TILE, down = s->height / TILE;
+                                                                  long plane, int half, int wider) {
+    int across = count_tiles(s->width), down = count_tiles(s->height);
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
         int border = ty == 0 || tx == 0 || ty == down - 1 || tx == across - 1;
-        Window at = doubles ? find_half_window(s->x, s->height / 2, s->width / 2, s->stride_in, ty, tx)
-                            : find_window(s, ty, tx);
+        Window at = wider ? find_half_window(s->x, s->height / 2, s->width / 2, s->stride_in, ty, tx)
+                          : find_window(s, ty, tx);
         for (int c = 0; c < s->channels_in; c += LANES) {
             Vector half_way[WINDOW][WINDOW], out[WINDOW];
-            if (doubles)
-                read_doubled_tile(s, &at, ty, tx, c, half_way);
+            if (wider)
+                read_wider_tile(s, &at, ty, tx, c, wider & REPEATS_INPUT, half_way);
             else if (border)
                 read_tile(&at, c, 1, 0, half_way);
             else
@@ -183,15 +202,15 @@ static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s,
 }
 
 static void gather_tiles(const Step *s, int first, int tiles, void *v, long plane, int half) {
-    if (s->flags & DOUBLES_INPUT) {
-        if (half)
-            gather_tiles_as(s, first, tiles, v, plane, 1, 1);
-        else
-            gather_tiles_as(s, first, tiles, v, plane, 0, 1);
-    } else if (half)
-        gather_tiles_as(s, first, tiles, v, plane, 1, 0);
-    else
-        gather_tiles_as(s, first, tiles, v, plane, 0, 0);
+    /* Every case a loop of its own, without questions inside. */
+    switch ((s->flags & (DOUBLES_INPUT | REPEATS_INPUT)) | (half ? 32 : 0)) {
+    case DOUBLES_INPUT: gather_tiles_as(s, first, tiles, v, plane, 0, DOUBLES_INPUT); break;
+    case DOUBLES_INPUT | 32: gather_tiles_as(s, first, tiles, v, plane, 1, DOUBLES_INPUT); break;
+    case REPEATS_INPUT: gather_tiles_as(s, first, tiles, v, plane, 0, REPEATS_INPUT); break;
+    case REPEATS_INPUT | 32: gather_tiles_as(s, first, tiles, v, plane, 1, REPEATS_INPUT); break;
+    case 32: gather_tiles_as(s, first, tiles, v, plane, 1, 0); break;
+    default: gather_tiles_as(s, first, tiles, v, plane, 0, 0);
+    }
 }
 
 static void multiply_tiles(const Step *s, int tiles, const void *v, long plane_v, float *m, long plane_m, int half) {
@@ -255,21 +274,32 @@ static inline __attribute__((always_inline)) void store_halved(const Step *s, in
     for (int i = 0; i < TILE; i += 2)
         for (int j = 0; j < TILE; j += 2) {
             long pixel = (long)(TILE * ty + i) / 2 * (s->width / 2) + (TILE * tx + j) / 2;
-            store((float *)s->y + pixel * s->channels_out + c,
+            store((float *)s->y + pixel * s->stride_out + c,
                   0.25f * (y[i][j] + y[i][j + 1] + y[i + 1][j] + y[i + 1][j + 1]));
         }
+}
+
+/* Only as many channels as y has: the last panel may have more. */
+static inline void store_channels(const Step *s, long pixel, int c, Vector value, int is_large) {
+    float *y = (float *)s->y + pixel * s->stride_out + c;
+    if (s->stride_out < LANES) {
+        if (c == 0) memcpy(y, &value, 4 * s->stride_out);
+    } else if (is_large)
+        store_past_cache(y, value);
+    else
+        store(y, value);
 }
 
 /* From products m[PRODUCTS][tiles][channels_out] to features. */
 static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s, int first, int tiles, const float *m,
                                                                    long plane, int flags) {
-    int across = s->width / TILE, doubles = flags & DOUBLES_RESIDUAL;
+    int across = count_tiles(s->width), doubles = flags & DOUBLES_RESIDUAL;
     int is_large = (long)s->height * s->width * s->channels_out > LARGE;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
         long corner = (long)TILE * ty * s->width + TILE * tx;
         Window at = {0};
-        if (doubles) at = find_half_window(s->residual, s->height / 2, s->width / 2, s->channels_out, ty, tx);
+        if (doubles) at = find_half_window(s->residual, s->height / 2, s->width / 2, s->stride_residual, ty, tx);
         for (int c = 0; c < s->channels_out; c += LANES) {
             Vector half_way[TILE][WINDOW], y[TILE][TILE];
             for (int j = 0; j < WINDOW; j++) {
@@ -286,14 +316,11 @@ static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s
                 continue;
             }
             if (doubles) add_doubled_residual(&at, c, y);
-            for (int i = 0; i < TILE; i++)
-                for (int j = 0; j < TILE; j++) {
-                    long place = (corner + (long)i * s->width + j) * s->channels_out + c;
-                    if (s->residual && !doubles) y[i][j] += load(s->residual + place);
-                    if (is_large)
-                        store_past_cache((float *)s->y + place, y[i][j]);
-                    else
-                        store((float *)s->y + place, y[i][j]);
+            for (int i = 0; i < least(TILE, s->height - TILE * ty); i++)
+                for (int j = 0; j < least(TILE, s->width - TILE * tx); j++) {
+                    long pixel = corner + (long)i * s->width + j;
+                    if (s->residual && !doubles) y[i][j] += load(s->residual + pixel * s->stride_residual + c);
+                    store_channels(s, pixel, c, y[i][j], is_large);
                 }
         }
     }
@@ -314,7 +341,7 @@ static long winograd_memory(const Step *s, int tiles) {
 }
 
 static int tiles_in_block(const Step *s, long memory, int threads) {
-    int tiles = s->height / TILE * (s->width / TILE);
+    int tiles = count_tiles(s->height) * count_tiles(s->width);
     /* Weights are read once for a block: wide layers, whose weights fill the caches, take more tiles than fit there. */
     int most = FEWEST_TILES;
     while (winograd_memory(s, most + ROWS) <= memory) most += ROWS;
@@ -325,7 +352,7 @@ static int tiles_in_block(const Step *s, long memory, int threads) {
 }
 
 static void run_winograd(const Step *s, int block, int tiles_each, float *memory, int half) {
-    int tiles = s->height / TILE * (s->width / TILE), first = block * tiles_each;
+    int tiles = count_tiles(s->height) * count_tiles(s->width), first = block * tiles_each;
     int count = least(tiles_each, tiles - first);
     long plane_v = (long)tiles_each * s->channels_in + 2 * PADDING, plane_m = (long)tiles_each * s->channels_out + PADDING;
     float *m = memory + PRODUCTS * plane_v;
@@ -349,10 +376,11 @@ static void run_matmul(const Step *s, int block, float *memory) {
         multiply_float(a + (long)t * s->stride_in, s->stride_in, u, s->channels_in, memory + (long)t * PANEL, PANEL);
     for (int t = 0; t < count; t++)
         for (int c = 0; c < PANEL; c += LANES) {
-            long pixel = first + t, at = pixel * s->channels_out + panel * PANEL + c;
-            Vector value = activate(s, load(memory + (long)t * PANEL + c), pixel, panel * PANEL + c);
-            if (s->residual) value += load(s->residual + at);
-            store((float *)s->y + at, value);
+            long pixel = first + t;
+            int channel = panel * PANEL + c;
+            Vector value = activate(s, load(memory + (long)t * PANEL + c), pixel, channel);
+            if (s->residual) value += load(s->residual + pixel * s->stride_residual + channel);
+            store((float *)s->y + pixel * s->stride_out + channel, value);
         }
 }
 
@@ -399,10 +427,12 @@ static void run_double(const Step *s, int row) {
 }
 
 static void run_add(const Step *s, int row) {
-    long start = (long)row * s->width * s->channels_in, count = (long)s->width * s->channels_in;
-    const float *a = (const float *)s->x + start, *b = s->residual + start;
-    float *y = (float *)s->y + start;
-    for (long i = 0; i < count; i += LANES) store(y + i, load(a + i) + load(b + i));
+    for (int column = 0; column < s->width; column++) {
+        long pixel = (long)row * s->width + column;
+        const float *a = (const float *)s->x + pixel * s->stride_in, *b = s->residual + pixel * s->stride_residual;
+        float *y = (float *)s->y + pixel * s->stride_out;
+        for (int c = 0; c < s->channels_in; c += LANES) store(y + c, load(a + c) + s->slope * load(b + c));
+    }
 }
 
 static float sum_lanes(Vector value) {
@@ -481,7 +511,7 @@ static int count_blocks(const Step *s, long memory, int threads, int *tiles_each
     switch (s->kind) {
     case STEP_WINOGRAD:
         *tiles_each = tiles_in_block(s, memory, threads);
-        return (s->height / TILE * (s->width / TILE) + *tiles_each - 1) / *tiles_each;
+        return (count_tiles(s->height) * count_tiles(s->width) + *tiles_each - 1) / *tiles_each;
     case STEP_MATMUL:
         return (s->height * s->width + MATMUL_ROWS - 1) / MATMUL_ROWS * (s->channels_out / PANEL);
     case STEP_LINEAR:

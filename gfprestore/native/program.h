@@ -31,14 +31,15 @@ enum Flag {
     DOUBLES_INPUT = 1,    /* STEP_WINOGRAD: convolve the bilinear double of x */
     HALVES_OUTPUT = 2,    /* STEP_WINOGRAD: keep the means of 2 x 2 outputs */
     DOUBLES_RESIDUAL = 4, /* STEP_WINOGRAD: the residual has half the size, add its bilinear double */
+    REPEATS_INPUT = 8,    /* STEP_WINOGRAD: convolve x with every row and column twice */
 };
 
 typedef struct {
     int32_t kind, flags;
     int32_t height, width; /* of the output; STEP_WINOGRAD: before HALVES_OUTPUT */
     int32_t channels_in, channels_out;
-    int32_t stride_in;    /* floats from one pixel of x to the next */
-    int32_t kept;         /* channels before those that scale and shift reach */
+    int32_t stride_in, stride_out, stride_residual; /* floats from one pixel of x, y, residual to the next */
+    int32_t kept;                                   /* channels before those that scale and shift reach */
     const void *x;        /* features, pixels, or a vector */
     const void *weight;   /* as packed below */
     const float *style;   /* factor of every input channel, or NULL */
@@ -49,7 +50,7 @@ typedef struct {
     const float *scale;   /* feature transform of the channels from `kept` on: their factors, or NULL */
     const float *shift;   /* ... and what is added */
     void *y;
-    float slope; /* of the leaky ReLU below zero; 1 is none */
+    float slope; /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
 } Step;
 
 #endif

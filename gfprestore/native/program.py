@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from typing import Any
@@ -57,6 +58,7 @@ class Flag(IntFlag):
     DOUBLES_INPUT = 1
     HALVES_OUTPUT = 2
     DOUBLES_RESIDUAL = 4
+    REPEATS_INPUT = 8
 
 
 @dataclass(eq=False)
@@ -75,10 +77,11 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Float features [H W C] in a buffer, or a vector where `side` is 1."""
+    """Float features [H W C] in a buffer, or a vector where both sides are 1."""
 
     buffer: Buffer
-    side: int
+    height: int
+    width: int
     channels: int
     stride: int
     """Floats from one pixel to the next: more than the channels where several features lie side by side."""
@@ -86,12 +89,20 @@ class Features:
     offset: int = 0
     """Floats before the first pixel."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
     def part(self, start: int, channels: int) -> Features:
         """Some of the channels."""
         return replace(self, channels=channels, offset=self.offset + start)
 
 
 Operand = Features | Array | None
+
+STRIDES = {"x": "stride_in", "y": "stride_out", "residual": "stride_residual"}
+"""Operands and the fields that tell how far apart their pixels lie."""
 
 
 @dataclass
@@ -130,8 +141,8 @@ class ProgramBuilder:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    kernels: list[tuple[Array, Array]] = field(default_factory=list)
-    """Convolutions' weights and where they are packed for tiles, which `build` does."""
+    kernels: dict[int, tuple[Array, Array, Tensor]] = field(default_factory=dict)
+    """By address: kernels in the order that packing reads, room for the packed ones, and what keeps the address."""
 
     def buffer(self, size: int) -> Buffer:
         """Memory that the next step writes."""
@@ -139,15 +150,21 @@ class ProgramBuilder:
         self.buffers.append(made)
         return made
 
-    def features(self, side: int, channels: int) -> Features:
-        """Features that the next step writes."""
-        return Features(self.buffer(4 * channels * (side * side + SPARE_PIXELS)), side, channels, channels)
+    def features(self, size: tuple[int, int], channels: int) -> Features:
+        """Features of a height and width that the next step writes."""
+        height, width = size
+        return Features(self.buffer(4 * channels * (height * width + SPARE_PIXELS)), height, width, channels, channels)
 
     def add(self, kind: Kind, y: Features | Buffer, **fields: Any) -> None:
-        """Append a step."""
-        for operand in fields.values():
+        """Append a step; how its features lie in memory follows from them."""
+        for name, operand in {"y": y, **fields}.items():
             if isinstance(operand, Features):
                 operand.buffer.last = len(self.steps)
+            if isinstance(operand, Features) and name in STRIDES:
+                fields.setdefault(STRIDES[name], operand.stride)
+        if isinstance(y, Features):
+            shape = {"height": y.height, "width": y.width, "channels_out": y.channels}
+            fields = shape | fields
         self.steps.append({"kind": int(kind), "y": y, **fields})
 
     def convolve(
@@ -157,8 +174,9 @@ class ProgramBuilder:
         after: Epilogue,
         *,
         style: Operand = None,
-        doubles: bool = False,
+        wider: Flag | None = None,
         halves: bool = False,
+        into: Features | None = None,
     ) -> Features:
         """A 3x3 convolution with zeros beyond the border.
 
@@ -167,21 +185,33 @@ class ProgramBuilder:
             weight: [O I 3 3].
             after: What follows it.
             style: Factors of the input's channels.
-            doubles: Convolve the bilinear double of the input.
+            wider: `DOUBLES_INPUT` or `REPEATS_INPUT` to convolve the input at twice its size.
             halves: Give means of 2x2 results.
+            into: Where the result goes; None takes new features.
         """
-        side = (x.side if isinstance(x, Features) else x.shape[0]) * (2 if doubles else 1)
-        if side < SMALLEST_TILED or not isinstance(x, Features):
-            return self._convolve_small(x, weight, after, style, doubles, halves)
+        factor = 2 if wider else 1
+        height, width = x.size if isinstance(x, Features) else x.shape[:2]
+        size = height * factor, width * factor
+        if min(size) < SMALLEST_TILED or not isinstance(x, Features):
+            return self._convolve_small(x, weight, after, style, bool(wider), halves)
         outputs, inputs = weight.shape[:2]
-        packed = np.empty(TILED_PRODUCTS * outputs * inputs, np.uint16 if self.half else np.float32)
-        self.kernels.append((weight.permute(2, 3, 1, 0).contiguous().numpy(), packed))  # [3 3 I O]
-        flags = Flag.DOUBLES_INPUT * doubles | Flag.HALVES_OUTPUT * halves
-        if after.residual is not None and after.residual.side < side:
+        packed = self.pack(weight)
+        flags = (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves
+        if after.residual is not None and after.residual.height < size[0]:
             flags |= Flag.DOUBLES_RESIDUAL
-        y = self.features(side // 2 if halves else side, outputs)
-        self._convolution(Kind.WINOGRAD, x, y, side, inputs, packed, after, flags=int(flags), style=style)
+        y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs)
+        shape = {"height": size[0], "width": size[1], "channels_in": inputs, "channels_out": outputs}
+        self._convolution(Kind.WINOGRAD, x, y, packed, after, flags=int(flags), style=style, **shape)
         return y
+
+    def pack(self, weight: Tensor) -> Array:
+        """Room for a kernel [O I 3 3] in the form that tiles are multiplied with; every kernel is packed once."""
+        key = weight.data_ptr()
+        if key not in self.kernels:
+            outputs, inputs = weight.shape[:2]
+            packed = np.empty(TILED_PRODUCTS * outputs * inputs, np.uint16 if self.half else np.float32)
+            self.kernels[key] = weight.permute(2, 3, 1, 0).contiguous().numpy(), packed, weight  # [3 3 I O]
+        return self.kernels[key][1]
 
     def _convolve_small(
         self, x: Features | Array, weight: Tensor, after: Epilogue, style: Operand, doubles: bool, halves: bool
@@ -190,12 +220,12 @@ class ProgramBuilder:
         inputs = weight.shape[1]
         if doubles and isinstance(x, Features):
             x = self.resample(Kind.DOUBLE, x)
-        side, stride = (x.side, x.stride) if isinstance(x, Features) else (x.shape[0], x.shape[2])
-        if after.residual is not None and after.residual.side < side:
+        size = x.size if isinstance(x, Features) else (x.shape[0], x.shape[1])
+        if after.residual is not None and after.residual.height < size[0]:
             after = replace(after, residual=self.resample(Kind.DOUBLE, after.residual))
-        around = self.features(side, 9 * inputs)
-        shape = {"height": side, "width": side, "channels_in": inputs, "channels_out": 9 * inputs, "stride_in": stride}
-        self.add(Kind.GATHER, around, x=x, style=style, **shape)
+        around = self.features(size, 9 * inputs)
+        stride = x.stride if isinstance(x, Features) else x.shape[2]
+        self.add(Kind.GATHER, around, x=x, style=style, channels_in=inputs, stride_in=stride)
         y = self.multiply(around, weight.permute(0, 2, 3, 1).flatten(1), after)  # [O 9I]
         return self.resample(Kind.HALVE, y) if halves else y
 
@@ -204,64 +234,52 @@ class ProgramBuilder:
         outputs, inputs = weight.shape
         panel = self.library.panel
         packed = np.ascontiguousarray(weight.numpy().reshape(outputs // panel, panel, inputs).transpose(0, 2, 1))
-        y = self.features(x.side, outputs)
-        self._convolution(Kind.MATMUL, x, y, x.side, inputs, packed, after)
+        y = self.features(x.size, outputs)
+        self._convolution(Kind.MATMUL, x, y, packed, after, channels_in=inputs)
         return y
 
-    def _convolution(
-        self,
-        kind: Kind,
-        x: Features,
-        y: Features,
-        side: int,
-        inputs: int,
-        packed: Array,
-        after: Epilogue,
-        **fields: Any,
-    ) -> None:
+    def _convolution(self, kind: Kind, x: Features, y: Features, packed: Array, after: Epilogue, **fields: Any) -> None:
         reached = after.scale.channels if isinstance(after.scale, Features) else 0
-        self.add(
-            kind,
-            y,
-            x=x,
-            weight=packed,
-            height=side,
-            width=side,
-            channels_in=inputs,
-            channels_out=y.channels,
-            stride_in=x.stride,
-            kept=y.channels - reached,
-            **vars(after),
-            **fields,
-        )
+        self.add(kind, y, x=x, weight=packed, kept=y.channels - reached, **vars(after), **fields)
 
     def resample(self, kind: Kind, x: Features) -> Features:
         """Halve or double features."""
-        side = x.side // 2 if kind is Kind.HALVE else 2 * x.side
-        y = self.features(side, x.channels)
-        self.add(kind, y, x=x, height=side, width=side, channels_in=x.channels, stride_in=x.stride)
+        size = (x.height // 2, x.width // 2) if kind is Kind.HALVE else (2 * x.height, 2 * x.width)
+        y = self.features(size, x.channels)
+        self.add(kind, y, x=x, channels_in=x.channels)
         return y
 
-    def sum(self, first: Features, second: Features) -> Features:
-        """Add features of one shape."""
-        y = self.features(first.side, first.channels)
-        self.add(Kind.ADD, y, x=first, residual=second, height=y.side, width=y.side, channels_in=y.channels)
+    def sum(self, first: Features, second: Features, factor: float = 1.0) -> Features:
+        """Add features of one shape, the second times a factor."""
+        y = self.features(first.size, first.channels)
+        self.add(Kind.ADD, y, x=first, residual=second, channels_in=y.channels, slope=factor)
         return y
 
     def linear(self, x: Features, weight: Tensor, bias: Tensor) -> Features:
         """A matrix [O I] times all of x, plus a bias [O]."""
         outputs, inputs = weight.shape
-        y = self.features(1, outputs)
-        shape = {"channels_in": inputs, "channels_out": outputs}
-        self.add(Kind.LINEAR, y, x=x, weight=weight.contiguous().numpy(), bias=bias.contiguous().numpy(), **shape)
+        y = self.features((1, 1), outputs)
+        operands = {"weight": weight.contiguous().numpy(), "bias": bias.contiguous().numpy()}
+        self.add(Kind.LINEAR, y, x=x, channels_in=inputs, **operands)
         return y
 
     def inverse_norm(self, style: Features, energy: Tensor) -> Features:
         """Demodulation of a style [I] by the kernels' energies [O I], times the gain of the activation."""
-        y = self.features(1, energy.shape[0])
-        shape = {"channels_in": energy.shape[1], "channels_out": energy.shape[0]}
-        self.add(Kind.INVERSE_NORM, y, x=style, weight=energy.contiguous().numpy(), **shape)
+        y = self.features((1, 1), energy.shape[0])
+        self.add(Kind.INVERSE_NORM, y, x=style, weight=energy.contiguous().numpy(), channels_in=energy.shape[1])
         return y
+
+    def pack_kernels(self, pool: ThreadPoolExecutor) -> None:
+        """Fill the room that `pack` made."""
+
+        def fill(kernel: tuple[Array, Array, Tensor]) -> None:
+            weight, packed, _ = kernel  # [3 3 I O]
+            outputs, inputs = weight.shape[3], weight.shape[2]
+            pack = self.library.pack_winograd
+            pack(weight.ctypes.data, outputs, inputs, packed.ctypes.data, int(self.half))
+
+        for _ in pool.map(fill, self.kernels.values()):
+            pass
 
     def build(self) -> Program:
         """Give every buffer memory and every step its addresses."""
