@@ -51,6 +51,13 @@ def deep(extension: str, channels: int) -> bytes:
     return cv2.imencode(extension, values)[1].tobytes()
 
 
+def ycck(cmyk: bytes) -> bytes:
+    """A CMYK JPEG that says its inks are stored as YCCK: Adobe's marker names the transform in its last byte."""
+    data = bytearray(cmyk)
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
 def kinds() -> dict[str, bytes]:
     """One small sound file of every kind that is read."""
     frames = [pattern("P"), pattern("P").rotate(180), pattern("P").rotate(90)]
@@ -60,6 +67,7 @@ def kinds() -> dict[str, bytes]:
         "jpeg": saved(pattern("RGB"), "JPEG", exif=exif_block(), comment=b"x" * 300, dpi=(300, 300)),
         "jpeg-gray": saved(pattern("L"), "JPEG"),
         "jpeg-cmyk": saved(pattern("CMYK"), "JPEG"),
+        "jpeg-ycck": ycck(saved(pattern("CMYK"), "JPEG")),
         "jpeg-progressive": saved(pattern("RGB"), "JPEG", progressive=True),
         "png": saved(pattern("RGB"), "PNG", exif=exif_block()),
         "png-palette": saved(palette, "PNG", transparency=bytes(range(256))),

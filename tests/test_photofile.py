@@ -131,6 +131,23 @@ def test_cmyk_jpegs_are_not_inverted(tmp_path: Path) -> None:
     assert found.metadata.icc_profile is None
 
 
+def test_ycck_jpegs_are_read_as_their_cmyk_twins(tmp_path: Path) -> None:
+    """The same inks stored both ways; Pillow writes the one without a transform, which is turned into the other."""
+    patches = np.random.default_rng(0).integers(0, 200, (4, 4, 4), dtype=np.uint8)
+    ink = np.asarray(Image.frombytes("CMYK", (4, 4), patches.tobytes()).resize((64, 64)))
+    opponent = np.asarray(Image.fromarray(np.ascontiguousarray(ink[:, :, :3])).convert("YCbCr"))
+    found = []
+    for name, channels in (("cmyk.jpg", ink), ("ycck.jpg", np.dstack([255 - opponent, ink[:, :, 3]]))):
+        image = Image.frombytes("CMYK", (64, 64), channels.tobytes())
+        path = saved(tmp_path / name, image, quality=100, subsampling=0)
+        data = bytearray(path.read_bytes())
+        data[data.index(b"Adobe") + 11] = 2 if name == "ycck.jpg" else 0  # the transform, in Adobe's marker
+        path.write_bytes(data)
+        found.append(read_photo(path).pixels.astype(int))
+    assert np.abs(found[0] - found[1]).max() <= 6
+    assert np.ptp(found[0]) > 100
+
+
 @pytest.mark.parametrize("format", ["gif", "webp", "png"])
 def test_of_several_frames_the_first_is_read_with_a_warning(format: str, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (9, 9), (90 * n, 0, 0)) for n in range(3)]
