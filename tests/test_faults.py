@@ -150,14 +150,18 @@ def check_kills(runs: Runs, kills: int, album: Path, scratch: Path, *options: ob
         runs.run(album, "-o", calm, "--overwrite", *options)
         took = time.monotonic() - began
     expected = digests(calm)
-    ends = []
-    for number in range(kills):
+    written = sorted(path.stat().st_mtime for path in calm.iterdir())
+    ends: list[int] = []
+    while ends.count(-signal.SIGKILL) < kills:
+        assert len(ends) < 4 * kills, "too few meet a run at work"
         before = names(out)
         process = runs.start(album, "-o", out, *options)
-        if number % 5:
+        if len(ends) % 5 == 0:
+            time.sleep(chance.uniform(0, took))
+        else:
             # Most of them once it writes: at what moment it begins to depends on what else the machine does.
             wait_for_files(out, before, process)
-        time.sleep(chance.uniform(0, took / 2))
+            time.sleep(chance.uniform(0, written[-1] - written[0]))
         os.kill(process, signal.SIGKILL)  # Of a process that has ended there is a zombie until it is waited for.
         ends.append(runs.wait(process))
         assert ends[-1] in (0, -signal.SIGKILL)
@@ -167,7 +171,6 @@ def check_kills(runs: Runs, kills: int, album: Path, scratch: Path, *options: ob
         if whole == expected or chance.random() < 0.5:
             for path in list(out.glob("*.png"))[::2]:
                 path.unlink()
-    assert ends.count(-signal.SIGKILL) > kills // 4, "enough must meet a run at work"
     runs.run(album, "-o", out, *options)
     assert digests(out) == expected, "every output is whole and no litter is left"
     assert digests(album) == sources
