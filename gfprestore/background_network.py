@@ -40,7 +40,7 @@ _LARGEST_TILE = 1536
 
 # For a tile, the photo and its result together: beside the 1.2 GB of the libraries and the compiled network a photo of
 # 100 megapixels then stays below 4 GB.
-_PROCESSOR_BUDGET = 9 << 28
+_PROCESSOR_BUDGET = 8 << 28
 _GPU_SHARE = 0.5
 _LARGEST_BATCH = 8
 

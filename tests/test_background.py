@@ -25,7 +25,6 @@ from gfprestore.background_network import (
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import DeviceError, UsageError, WeightsError
 from gfprestore.resize import has_equal_channels, resize_photo
-from gfprestore.weights import read_state_dict
 
 # In 8 bits this means that one value in fifteen differs by one level.
 LEAST_PSNR = 60.0
@@ -297,21 +296,3 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     path.write_bytes(b"\x80\x02not weights at all")
     with pytest.raises(WeightsError):
         build(str(path), Weights(), print)
-
-
-# Real weights.
-
-
-@pytest.mark.slow
-@pytest.mark.weights
-def test_real_weights_in_bf16_keep_45_decibels(real_weights: Path) -> None:
-    state = read_state_dict(real_weights / "realesr-general-x4v3_fp16.pth")
-    pixels = photo(128, 96)
-    exact, rough = (
-        NetworkUpscaler(load_upscaling_network("x4v3", state), device="cpu", precision=precision).upscale(
-            pixels, (512, 384)
-        )
-        for precision in ("fp32", "bf16")
-    )
-    assert psnr(exact, rough) >= 45
-    assert background_network.bytes_per_pixel(load_upscaling_network("x4v3", state)) == 768

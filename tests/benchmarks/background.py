@@ -23,6 +23,7 @@ from gfprestore.background_network import NetworkUpscaler, load_upscaling_networ
 from gfprestore.background_package import PackageUpscaler
 from gfprestore.errors import UsageError
 from gfprestore.resize import resize_photo
+from gfprestore.tiles import TileGrid
 from gfprestore.weights import read_state_dict
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -68,17 +69,15 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 def main() -> None:
     """Run the comparison and print one line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photo", type=Path, default=SHARED / "photos/old/b.png")
+    parser.add_argument("--photo", type=Path, default=PROJECT / "examples/album/1969 house.jpg")
     parser.add_argument("--weights", type=Path, default=SHARED / "weights/RealESRGAN_x2plus_fp16.pth")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("W", "H"), help="resize the photo to this first")
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 360), metavar=("W", "H"), help="of the photo")
     parser.add_argument("--tile", type=int, default=400, help="tile of the official way")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
 
-    pixels = np.ascontiguousarray(np.asarray(Image.open(arguments.photo).convert("RGB")))
-    if arguments.size:
-        pixels = resize_photo(pixels, tuple(arguments.size))
-    height, width = pixels.shape[:2]
+    width, height = arguments.size
+    pixels = resize_photo(np.asarray(Image.open(arguments.photo).convert("RGB")), (width, height))
     state = read_state_dict(arguments.weights)
     name, theirs = official(state, arguments.tile)
     ways = {f"{name}, tile {arguments.tile}, fp32": theirs}
@@ -104,6 +103,16 @@ def main() -> None:
         clock = f"clock {best[title]:7.2f} s ({best[first] / best[title]:4.2f} times)"
         processor = f"processor {busy[title]:7.2f} s ({busy[first] / busy[title]:4.2f} times)"
         print(f"{title:58} {clock}  {processor}  {decibels:5.1f} dB")
+    for megapixels, shape in ((1, (866, 1155, 3)), (12, (3000, 4000, 3)), (100, (8660, 11547, 3))):
+        grid = plan_for(ours, shape)
+        share = len(grid) * grid.width * grid.height / (shape[0] * shape[1])
+        tiles = f"{len(grid)} tiles of {grid.width} x {grid.height}"
+        print(f"{megapixels:3} megapixels: {tiles}, {share:.2f} times its pixels")
+
+
+def plan_for(upscaler: NetworkUpscaler, shape: tuple[int, ...]) -> TileGrid:
+    """Tiles that a photo of this shape is cut into; the official ones are 1.10 times the pixels of a large photo."""
+    return upscaler._plan(np.broadcast_to(np.uint8(0), shape))
 
 
 if __name__ == "__main__":
