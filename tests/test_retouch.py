@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import ImageCms
 from real_faces import EYES
+from test_detail import leaves
 
 from gfprestore.align import FACE_TEMPLATE, align_face, face_template, similarity_transform
 from gfprestore.colour import to_srgb
@@ -162,3 +163,30 @@ def test_on_real_photos_the_border_is_hardly_steeper_than_the_photo(name: str, r
     assert np.abs(result.astype(float) - plain).max() > 30
     assert seam_step(result, plain) < 12
     assert seam_ratio(result, plain) < 1.5
+
+
+@pytest.mark.parametrize("model", ["constant", "blurred", "shifted", "inverted", "sharpened"])
+@pytest.mark.parametrize("photo_kind", ["sharp", "half blurred", "noisy"])
+def test_a_sharp_face_of_1500_pixels_keeps_its_gradients_whatever_the_model(photo_kind: str, model: str) -> None:
+    lightness = leaves(seed=2, size=1600, count=12000).copy()
+    if photo_kind == "half blurred":
+        lightness[:, 800:] = cv2.GaussianBlur(lightness, (0, 0), 9)[:, 800:]
+    elif photo_kind == "noisy":
+        lightness += np.random.default_rng(0).normal(0, 4, lightness.shape).astype(np.float32)
+    pixels = np.repeat(np.clip(lightness * 2.55, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    photo = Photo(np.ascontiguousarray(pixels), PhotoMetadata("PNG"))
+
+    def draw(crop: np.ndarray) -> np.ndarray:
+        blurred = cv2.GaussianBlur(crop, (0, 0), 3)
+        return {
+            "constant": np.full_like(crop, 128),
+            "blurred": blurred,
+            "shifted": np.roll(crop, 9, axis=1),
+            "inverted": 255 - crop,
+            "sharpened": cv2.addWeighted(crop, 2, blurred, -1, 0),
+        }[model]
+
+    landmarks = (FACE_TEMPLATE - 256) * (1500 / 512) + 800
+    result, plain = _pasted(photo, landmarks, draw, RestoreOptions(upscale=1))
+    after, before = (float(np.square(np.diff(each[..., 0].astype(float), axis=1)).sum()) for each in (result, plain))
+    assert after >= 0.98 * before
