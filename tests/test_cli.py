@@ -271,8 +271,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_process_leaves_whole_files_and_a_summary(tmp_path: Path, number: int, expected: int) -> None:
-    for index in range(150):
-        write_photo_file(tmp_path / "album" / f"{index:03d}.png", faces=0, size=(500, 400))
+    for index in range(100):
+        write_photo_file(tmp_path / "album" / f"{index:03d}.png", faces=0, size=(250, 200))
     out, report = tmp_path / "out", tmp_path / "report.jsonl"
     process = start(tmp_path / "album", "-o", out, "--report", report, "--offline", "--model", "compact")
     while process.poll() is None and not (out.is_dir() and any(out.iterdir())):
@@ -282,8 +282,8 @@ def test_a_stopped_process_leaves_whole_files_and_a_summary(tmp_path: Path, numb
     assert process.returncode == expected, err
     assert "not reached, in " in err
     for path in out.rglob("*"):
-        assert read_photo(path).pixels.shape == (800, 1000, 3)
+        assert read_photo(path).pixels.shape == (400, 500, 3)
     lines = [json.loads(line) for line in report.read_text().splitlines()]
-    assert sum(line["kind"] == "photo" for line in lines) == 150
+    assert sum(line["kind"] == "photo" for line in lines) == 100
     assert lines[-1]["exit_code"] == expected
     assert "Traceback" not in err
