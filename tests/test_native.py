@@ -204,7 +204,7 @@ def test_faces_are_the_same_bytes_in_every_company_and_on_every_number_of_thread
     batch = np.concatenate([face(64, seed) for seed in range(3)])
     results = []
     for threads in (1, 2, 5):
-        monkeypatch.setattr(engine, "_threads", lambda count=threads: count)
+        monkeypatch.setattr(engine, "count_threads", lambda count=threads: count)
         native = NativeEngine(network, kernels, "fp32")
         results.append(native.run(batch)[0])
         results.append(np.concatenate([native.run(batch[item : item + 1])[0] for item in range(3)]))

@@ -26,7 +26,7 @@ class NativeEngine:
         self.precision = precision
         self.generator: Generator
         """The network with its memory; its `image` is the last face before it was rounded."""
-        self._threads = _threads()
+        self._threads = count_threads()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="generator")
         try:
@@ -60,7 +60,7 @@ def build_native_engine(network: Gfpgan, precision: str) -> NativeEngine | None:
     return NativeEngine(network, library, precision)
 
 
-def _threads() -> int:
+def count_threads() -> int:
     """As many as torch would use, but no more than there are processors for this process."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(torch.get_num_threads(), len(affinity(0)) if affinity else os.cpu_count() or 1)
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(torch.get_num_threads(), here)
