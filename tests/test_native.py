@@ -23,7 +23,9 @@ from gfprestore.native import engine, library
 from gfprestore.native.engine import NativeEngine, build_native_engine
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
 from gfprestore.native.network import Generator, fits
-from gfprestore.native.program import Buffer, Epilogue, Features, Flag, Kind, ProgramBuilder, _share, aligned
+from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
+from gfprestore.native.program import ProgramBuilder
+from gfprestore.native.running import aligned, share
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import Resampling, double, halve
 
@@ -235,7 +237,7 @@ def test_another_engine_is_taken_where_the_kernels_are_missing(monkeypatch: pyte
 @given(st.lists(st.tuples(st.integers(1, 9999), st.integers(0, 20), st.integers(0, 6)), min_size=1, max_size=25))
 def test_buffers_in_use_at_one_step_never_overlap(sizes: list[tuple[int, int, int]]) -> None:
     buffers = [Buffer(size, first, first + length) for size, first, length in sizes]
-    places, total = _share(buffers)
+    places, total = share(buffers)
     for one in buffers:
         assert 0 <= places[id(one)] <= total - one.size
         for other in buffers:

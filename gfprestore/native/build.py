@@ -23,7 +23,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent
 COMPILED = FOLDER / "compiled"
-SOURCES = ("program.c", "program.h", "multiply.h", "winograd.h")
+SOURCES = ("program.c", "program.h", "convolve.h", "multiply.h", "steps.h", "vectors.h", "winograd.h")
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 OPTIMISE = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared")

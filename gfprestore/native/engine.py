@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gfprestore.engine import out_of_memory
 from gfprestore.native.library import Library, has_matrix_unit, load_library
 from gfprestore.native.network import Generator, fits
-from gfprestore.native.program import aligned
+from gfprestore.native.running import aligned
 from gfprestore.nn.gfpgan import Gfpgan
 
 

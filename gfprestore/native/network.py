@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gfprestore.native.library import Library
-from gfprestore.native.program import Array, Buffer, Epilogue, Features, Flag, Kind, Program, ProgramBuilder
+from gfprestore.native.operands import Array, Buffer, Epilogue, Features, Flag, Kind
+from gfprestore.native.program import ProgramBuilder
+from gfprestore.native.running import Program
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution, ToRgb, UpBlock
 

@@ -1,134 +1,23 @@
-"""Writes programs for the compiled kernels: steps, packed weights, and memory that features share one after another."""
+"""Writes programs for the compiled kernels: steps and packed weights."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from enum import IntEnum, IntFlag
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from gfprestore.native.library import Library, Step
+from gfprestore.native.library import Library
+from gfprestore.native.operands import STRIDES, Array, Buffer, Epilogue, Features, Flag, Kind, Operand
+from gfprestore.native.running import TILED_PRODUCTS, Program, share
 
 SMALLEST_TILED = 16
 """Side from which tiles pay: below it the transformed weights, four times as many, take longer to read."""
 
-TILED_PRODUCTS = 36
-"""Products of one tile of 4x4 outputs."""
-
-BLOCK_MEMORY = 1 << 19
-"""Bytes of a thread's block of tiles: half of what a core keeps near itself."""
-
-FEWEST_TILES = 24
-"""Tiles that a block has at least, whatever memory they take: `FEWEST_TILES` of program.c."""
-
 SPARE_PIXELS = 48
 """Pixels after the last that a block of a product may read: its results are dropped."""
-
-ALIGNMENT = 64
-"""Bytes of a cache line."""
-
-Array = NDArray[Any]
-
-
-class Kind(IntEnum):
-    """Kinds of steps, in the order of program.h."""
-
-    WINOGRAD = 0
-    MATMUL = 1
-    GATHER = 2
-    HALVE = 3
-    DOUBLE = 4
-    ADD = 5
-    LINEAR = 6
-    INVERSE_NORM = 7
-    FROM_PIXELS = 8
-    TO_RGB = 9
-    TO_PIXELS = 10
-
-
-class Flag(IntFlag):
-    """Flags of a tiled convolution, as in program.h."""
-
-    DOUBLES_INPUT = 1
-    HALVES_OUTPUT = 2
-    DOUBLES_RESIDUAL = 4
-    REPEATS_INPUT = 8
-
-
-@dataclass(eq=False)
-class Buffer:
-    """Memory for what a step writes."""
-
-    size: int
-    """In bytes."""
-
-    first: int
-    """Step that writes it."""
-
-    last: int
-    """Last step that reads it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """Float features [H W C] in a buffer, or a vector where both sides are 1."""
-
-    buffer: Buffer
-    height: int
-    width: int
-    channels: int
-    stride: int
-    """Floats from one pixel to the next: more than the channels where several features lie side by side."""
-
-    offset: int = 0
-    """Floats before the first pixel."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.height, self.width
-
-    def part(self, start: int, channels: int) -> Features:
-        """Some of the channels."""
-        return replace(self, channels=channels, offset=self.offset + start)
-
-
-Operand = Features | Array | None
-
-STRIDES = {"x": "stride_in", "y": "stride_out", "residual": "stride_residual"}
-"""Operands and the fields that tell how far apart their pixels lie."""
-
-
-@dataclass
-class Epilogue:
-    """What is done to the result of a convolution, in this order."""
-
-    gain: Operand = None
-    """Factor of every channel."""
-
-    bias: Operand = None
-    """Added to every channel."""
-
-    noise: Operand = None
-    """Added to every pixel."""
-
-    slope: float = 1.0
-    """Of the leaky ReLU below zero."""
-
-    scale: Operand = None
-    """Factors of the last channels."""
-
-    shift: Operand = None
-    """Added to the last channels."""
-
-    residual: Features | None = None
-    """Features to add, of the same size or, doubled on the way, of half of it."""
 
 
 @dataclass
@@ -283,94 +172,5 @@ class ProgramBuilder:
 
     def build(self) -> Program:
         """Give every buffer memory and every step its addresses."""
-        places, size = _share(self.buffers)
-        return Program(self, places, size)
-
-
-class Program:
-    """Steps ready to run. Not for several threads at once, but on several threads itself."""
-
-    def __init__(self, builder: ProgramBuilder, places: dict[int, int], size: int) -> None:
-        self._library = builder.library
-        self._half = builder.half
-        self.memory_size = size
-        """Bytes of all features together."""
-        self._memory = aligned(size)
-        self._constants: list[Array] = []
-        self._places = places
-        self._steps = (Step * len(builder.steps))(*(self._bind(step) for step in builder.steps))
-        self._progress = np.zeros((len(builder.steps), 2), np.int32)
-        widest = max(
-            (step.channels_in + step.channels_out for step in self._steps if step.kind == Kind.WINOGRAD), default=0
-        )
-        self.scratch_size = max(BLOCK_MEMORY, 4 * TILED_PRODUCTS * (FEWEST_TILES * widest + ALIGNMENT))
-        """Bytes of every thread's scratch memory."""
-
-    def _bind(self, fields: dict[str, Any]) -> Step:
-        return Step(**{name: self._address(value) for name, value in fields.items()})
-
-    def _address(self, value: Any) -> Any:
-        if isinstance(value, Features):
-            return self._memory.ctypes.data + self._places[id(value.buffer)] + 4 * value.offset
-        if isinstance(value, Buffer):
-            return self._memory.ctypes.data + self._places[id(value)]
-        if isinstance(value, np.ndarray):
-            self._constants.append(value)  # the address is all that the step keeps
-            return value.ctypes.data
-        return value
-
-    def view(self, buffer: Buffer) -> NDArray[np.uint8]:
-        """Bytes of a buffer: where a program's input goes and its output is found."""
-        place = self._places[id(buffer)]
-        return self._memory[place : place + buffer.size]
-
-    def prepare(self) -> None:
-        """Set the progress of all steps to none."""
-        self._progress[:] = 0
-
-    def run(self, threads: int, scratch: NDArray[np.uint8]) -> None:
-        """Take part in a run.
-
-        Args:
-            threads: How many call this at once, after one `prepare`.
-            scratch: Memory of this thread's own.
-        """
-        self._library.run_program(
-            ctypes.addressof(self._steps),
-            len(self._steps),
-            self._progress.ctypes.data,
-            threads,
-            scratch.ctypes.data,
-            BLOCK_MEMORY // 4,
-            int(self._half),
-        )
-
-
-def aligned(size: int) -> NDArray[np.uint8]:
-    """Bytes that begin at a cache line."""
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size]
-
-
-def _share(buffers: Sequence[Buffer]) -> tuple[dict[int, int], int]:
-    """Places for buffers such that those in use at one step do not overlap, and the bytes that takes."""
-    places: dict[int, int] = {}
-    placed: list[Buffer] = []
-    total = 0
-    for buffer in sorted(buffers, key=lambda one: -one.size):
-        rivals = [one for one in placed if one.first <= buffer.last and buffer.first <= one.last]
-        start = 0
-        for rival in sorted(rivals, key=lambda one: places[id(one)]):
-            if start + buffer.size <= places[id(rival)]:
-                break
-            start = max(start, _round_up(places[id(rival)] + rival.size))
-        places[id(buffer)] = start
-        placed.append(buffer)
-        total = max(total, start + buffer.size)
-    return places, total
-
-
-def _round_up(size: int) -> int:
-    # A page and a line: features that are read side by side would otherwise share their places in the cache.
-    return -(-size // 4096) * 4096 + ALIGNMENT
+        places, size = share(self.buffers)
+        return Program(self.library, self.half, self.steps, places, size)

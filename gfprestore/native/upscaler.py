@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from gfprestore.engine import Engine, out_of_memory
 from gfprestore.native.engine import count_threads
 from gfprestore.native.library import Library, has_matrix_unit, load_library
-from gfprestore.native.program import SMALLEST_TILED, Array, Epilogue, Features, Flag, Program, ProgramBuilder, aligned
+from gfprestore.native.operands import Array, Epilogue, Features, Flag
+from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
+from gfprestore.native.running import Program, aligned
 
 GROWTH = 32
 """Channels that every convolution of a dense block adds."""

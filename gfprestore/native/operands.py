@@ -1,0 +1,106 @@
+"""What steps of a program work on: features in shared memory, constants, and what follows a convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Kind(IntEnum):
+    """Kinds of steps, in the order of program.h."""
+
+    WINOGRAD = 0
+    MATMUL = 1
+    GATHER = 2
+    HALVE = 3
+    DOUBLE = 4
+    ADD = 5
+    LINEAR = 6
+    INVERSE_NORM = 7
+    FROM_PIXELS = 8
+    TO_RGB = 9
+    TO_PIXELS = 10
+
+
+class Flag(IntFlag):
+    """Flags of a tiled convolution, as in program.h."""
+
+    DOUBLES_INPUT = 1
+    HALVES_OUTPUT = 2
+    DOUBLES_RESIDUAL = 4
+    REPEATS_INPUT = 8
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory for what a step writes."""
+
+    size: int
+    """In bytes."""
+
+    first: int
+    """Step that writes it."""
+
+    last: int
+    """Last step that reads it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Float features [H W C] in a buffer, or a vector where both sides are 1."""
+
+    buffer: Buffer
+    height: int
+    width: int
+    channels: int
+    stride: int
+    """Floats from one pixel to the next: more than the channels where several features lie side by side."""
+
+    offset: int = 0
+    """Floats before the first pixel."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    def part(self, start: int, channels: int) -> Features:
+        """Some of the channels."""
+        return replace(self, channels=channels, offset=self.offset + start)
+
+
+Operand = Features | Array | None
+
+STRIDES = {"x": "stride_in", "y": "stride_out", "residual": "stride_residual"}
+"""Operands and the fields that tell how far apart their pixels lie."""
+
+
+@dataclass
+class Epilogue:
+    """What is done to the result of a convolution, in this order."""
+
+    gain: Operand = None
+    """Factor of every channel."""
+
+    bias: Operand = None
+    """Added to every channel."""
+
+    noise: Operand = None
+    """Added to every pixel."""
+
+    slope: float = 1.0
+    """Of the leaky ReLU below zero."""
+
+    scale: Operand = None
+    """Factors of the last channels."""
+
+    shift: Operand = None
+    """Added to the last channels."""
+
+    residual: Features | None = None
+    """Features to add, of the same size or, doubled on the way, of half of it."""

@@ -1,0 +1,116 @@
+"""Programs ready to run: memory that features share one after another, and the steps' addresses in it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfprestore.native.library import Library, Step
+from gfprestore.native.operands import Array, Buffer, Features, Kind
+
+TILED_PRODUCTS = 36
+"""Products of one tile of 4x4 outputs."""
+
+BLOCK_MEMORY = 1 << 19
+"""Bytes of a thread's block of tiles: half of what a core keeps near itself."""
+
+FEWEST_TILES = 24
+"""Tiles that a block has at least, whatever memory they take: `FEWEST_TILES` of convolve.h."""
+
+ALIGNMENT = 64
+"""Bytes of a cache line."""
+
+
+class Program:
+    """Steps ready to run. Not for several threads at once, but on several threads itself."""
+
+    def __init__(
+        self, library: Library, half: bool, steps: Sequence[dict[str, Any]], places: dict[int, int], size: int
+    ) -> None:
+        self._library = library
+        self._half = half
+        self.memory_size = size
+        """Bytes of all features together."""
+        self._memory = aligned(size)
+        self._constants: list[Array] = []
+        self._places = places
+        self._steps = (Step * len(steps))(*(self._bind(step) for step in steps))
+        self._progress = np.zeros((len(steps), 2), np.int32)
+        widest = max(
+            (step.channels_in + step.channels_out for step in self._steps if step.kind == Kind.WINOGRAD), default=0
+        )
+        self.scratch_size = max(BLOCK_MEMORY, 4 * TILED_PRODUCTS * (FEWEST_TILES * widest + ALIGNMENT))
+        """Bytes of every thread's scratch memory."""
+
+    def _bind(self, fields: dict[str, Any]) -> Step:
+        return Step(**{name: self._address(value) for name, value in fields.items()})
+
+    def _address(self, value: Any) -> Any:
+        if isinstance(value, Features):
+            return self._memory.ctypes.data + self._places[id(value.buffer)] + 4 * value.offset
+        if isinstance(value, Buffer):
+            return self._memory.ctypes.data + self._places[id(value)]
+        if isinstance(value, np.ndarray):
+            self._constants.append(value)  # the address is all that the step keeps
+            return value.ctypes.data
+        return value
+
+    def view(self, buffer: Buffer) -> NDArray[np.uint8]:
+        """Bytes of a buffer: where a program's input goes and its output is found."""
+        place = self._places[id(buffer)]
+        return self._memory[place : place + buffer.size]
+
+    def prepare(self) -> None:
+        """Set the progress of all steps to none."""
+        self._progress[:] = 0
+
+    def run(self, threads: int, scratch: NDArray[np.uint8]) -> None:
+        """Take part in a run.
+
+        Args:
+            threads: How many call this at once, after one `prepare`.
+            scratch: Memory of this thread's own.
+        """
+        self._library.run_program(
+            ctypes.addressof(self._steps),
+            len(self._steps),
+            self._progress.ctypes.data,
+            threads,
+            scratch.ctypes.data,
+            BLOCK_MEMORY // 4,
+            int(self._half),
+        )
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Bytes that begin at a cache line."""
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size]
+
+
+def share(buffers: Sequence[Buffer]) -> tuple[dict[int, int], int]:
+    """Places for buffers such that those in use at one step do not overlap, and the bytes that takes."""
+    places: dict[int, int] = {}
+    placed: list[Buffer] = []
+    total = 0
+    for buffer in sorted(buffers, key=lambda one: -one.size):
+        rivals = [one for one in placed if one.first <= buffer.last and buffer.first <= one.last]
+        start = 0
+        for rival in sorted(rivals, key=lambda one: places[id(one)]):
+            if start + buffer.size <= places[id(rival)]:
+                break
+            start = max(start, _round_up(places[id(rival)] + rival.size))
+        places[id(buffer)] = start
+        placed.append(buffer)
+        total = max(total, start + buffer.size)
+    return places, total
+
+
+def _round_up(size: int) -> int:
+    # A page and a line: features that are read side by side would otherwise share their places in the cache.
+    return -(-size // 4096) * 4096 + ALIGNMENT

@@ -1,0 +1,60 @@
+/* Loads, stores, and what follows a convolution. */
+
+#ifndef GFPRESTORE_VECTORS_H
+#define GFPRESTORE_VECTORS_H
+
+#include <stddef.h>
+#include <string.h>
+
+#include "program.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+static inline Vector load(const float *x) { return *(const InMemory *)x; }
+static inline void store(float *y, Vector value) { *(InMemory *)y = value; }
+
+typedef int32_t Bits __attribute__((vector_size(4 * LANES)));
+
+/* Leaky ReLU without a comparison: (1 + slope) / 2 x + (1 - slope) / 2 |x|. */
+static inline Vector leaky(Vector value, float slope) {
+    Vector size = (Vector)((Bits)value & 0x7fffffff);
+    return (0.5f + 0.5f * slope) * value + (0.5f - 0.5f * slope) * size;
+}
+
+/* Store what is read again only after more than a cache has gone by. */
+static inline void store_past_cache(float *y, Vector value) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(y, (__m512)value);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(y, (__m256)value);
+#else
+    store(y, value);
+#endif
+}
+
+/* Such stores are not in order with others. */
+static inline void finish_stores(void) {
+#if defined(__AVX2__)
+    _mm_sfence();
+#endif
+}
+
+static inline int clamp(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
+static inline int least(int a, int b) { return a < b ? a : b; }
+
+/* What follows a convolution for the channels from c on of the pixel at `pixel`. */
+static inline Vector activate(const Step *s, Vector value, long pixel, int c) {
+    if (s->gain) value *= load(s->gain + c);
+    if (s->bias) value += load(s->bias + c);
+    if (s->noise) value += s->noise[pixel];
+    value = leaky(value, s->slope);
+    if (s->scale && c >= s->kept) {
+        long at = pixel * (s->channels_out - s->kept) + c - s->kept;
+        value = value * load(s->scale + at) + load(s->shift + at);
+    }
+    return value;
+}
+
+#endif
