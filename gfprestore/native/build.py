@@ -27,6 +27,8 @@ SOURCES = ("program.c", "program.h", "convolve.h", "multiply.h", "steps.h", "vec
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 OPTIMISE = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared")
+# The tiles' short loops are vectors already, and must be unrolled whole for these to stay in registers (5 % faster).
+UNROLL = ("-fno-tree-slp-vectorize", "--param", "max-completely-peeled-insns=4000")
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512")
 
 KINDS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -80,7 +82,7 @@ def _compile(library: Path, settings: tuple[str, ...]) -> None:
     unfinished = library.with_name(f".{library.stem}.{os.getpid()}{SUFFIX}")
     position = () if sys.platform == "win32" else ("-fPIC", "-lm")
     base = ("-mcpu=baseline",) if "ziglang" in compiler else ()
-    command = [*compiler, *base, *OPTIMISE, *settings, str(FOLDER / SOURCES[0]), "-o", str(unfinished), *position]
+    command = [*compiler, *base, *OPTIMISE, *UNROLL, *settings, str(FOLDER / SOURCES[0]), "-o", str(unfinished), *position]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
         unfinished.replace(library)

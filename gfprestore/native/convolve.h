@@ -47,7 +47,7 @@ static inline __attribute__((always_inline)) void read_tile(const Window *at, in
     for (int j = 0; j < WINDOW; j++) {
         Vector column[WINDOW], out[WINDOW];
         for (int i = 0; i < WINDOW; i++) {
-            if (!border && j >= 2) __builtin_prefetch(at->row[i] + at->column[j] + ahead + c);
+            if (!border && j >= 2) __builtin_prefetch(at->row[i] + at->column[j] + ahead + c, 0, 2);
             int outside = border && (!at->row[i] || at->column[j] < 0);
             column[i] = outside ? (Vector){0} : load(at->row[i] + at->column[j] + c);
         }
@@ -76,20 +76,21 @@ static inline void clear_outside(Vector v[WINDOW], int tile, int side) {
 
 /* The same of features of half the size, doubled or repeated. */
 static inline __attribute__((always_inline)) void read_wider_tile(const Step *s, const Window *at, int ty, int tx, int c,
-                                                                  int repeats, Vector half_way[WINDOW][WINDOW]) {
+                                                                  int repeats, int border,
+                                                                  Vector half_way[WINDOW][WINDOW]) {
     Vector wide[4][WINDOW];
     for (int i = 0; i < 4; i++) {
         Vector row[4];
         for (int j = 0; j < 4; j++) row[j] = load(at->row[i] + at->column[j] + c);
-        for (int j = 2; j < 4; j++) __builtin_prefetch(at->row[i] + at->column[j] + 2L * s->stride_in + c);
+        for (int j = 2; j < 4; j++) __builtin_prefetch(at->row[i] + at->column[j] + 2L * s->stride_in + c, 0, 2);
         widen(row, wide[i], repeats);
-        clear_outside(wide[i], tx, s->width);
+        if (border) clear_outside(wide[i], tx, s->width);
     }
     for (int j = 0; j < WINDOW; j++) {
         Vector column[4], doubled[WINDOW], out[WINDOW];
         for (int i = 0; i < 4; i++) column[i] = wide[i][j];
         widen(column, doubled, repeats);
-        clear_outside(doubled, ty, s->height);
+        if (border) clear_outside(doubled, ty, s->height);
         to_products(doubled, out);
         for (int i = 0; i < WINDOW; i++) half_way[i][j] = out[i];
     }
@@ -106,8 +107,10 @@ static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s,
                           : find_window(s, ty, tx);
         for (int c = 0; c < s->channels_in; c += LANES) {
             Vector half_way[WINDOW][WINDOW], out[WINDOW];
-            if (wider)
-                read_wider_tile(s, &at, ty, tx, c, wider & REPEATS_INPUT, half_way);
+            if (wider && border)
+                read_wider_tile(s, &at, ty, tx, c, wider & REPEATS_INPUT, 1, half_way);
+            else if (wider)
+                read_wider_tile(s, &at, ty, tx, c, wider & REPEATS_INPUT, 0, half_way);
             else if (border)
                 read_tile(&at, c, 1, 0, half_way);
             else

@@ -54,12 +54,14 @@ static inline void to_factors(const Vector g[3], Vector u[WINDOW]) {
 
 /* Bilinear doubling of four samples to the six of a window that starts at an odd one. */
 static inline void to_doubled(const Vector d[4], Vector v[WINDOW]) {
-    v[0] = 0.75f * d[0] + 0.25f * d[1];
-    v[1] = 0.25f * d[0] + 0.75f * d[1];
-    v[2] = 0.75f * d[1] + 0.25f * d[2];
-    v[3] = 0.25f * d[1] + 0.75f * d[2];
-    v[4] = 0.75f * d[2] + 0.25f * d[3];
-    v[5] = 0.25f * d[2] + 0.75f * d[3];
+    Vector quarter[4];
+    for (int i = 0; i < 4; i++) quarter[i] = 0.25f * d[i];
+    v[0] = 0.75f * d[0] + quarter[1];
+    v[1] = 0.75f * d[1] + quarter[0];
+    v[2] = 0.75f * d[1] + quarter[2];
+    v[3] = 0.75f * d[2] + quarter[1];
+    v[4] = 0.75f * d[2] + quarter[3];
+    v[5] = 0.75f * d[3] + quarter[2];
 }
 
 #endif
