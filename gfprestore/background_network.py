@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gfprestore.batches import SharedBatches
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import DeviceError, UsageError
-from gfprestore.native.upscaler import NativeUpscalerEngine, build_native_upscaler
+from gfprestore.native.upscaler import build_native_upscaler
 from gfprestore.photo import Pixels
 from gfprestore.resize import has_equal_channels, resize_photo
 from gfprestore.tiles import FeatherCanvas, TileGrid, cut_tile, plan_tiles
@@ -139,10 +139,20 @@ class NetworkUpscaler:
         self._smallest = max(_SMALLEST_TILE, self._overlap + self._overlap // 2)
         self._fits_memory = tile_pixels is None
         self._limit = max(tile_pixels or _LARGEST_TILE, self._smallest)
-        bytes_each = bytes_per_pixel(network)
-        runner = engine or _build_engine(network, device, precision, cache_folder)
-        keeps_floats = precision == "fp32" or isinstance(runner, NativeUpscalerEngine)
-        self._bytes_per_pixel = bytes_each if keeps_floats else bytes_each / 2
+        bytes_each = bytes_per_pixel(network)  # before an engine takes the network over
+        runner = engine or build_upscaling_engine(network, device, precision, cache_folder)
+        estimate = bytes_each * (2 if precision == "bf16" else 4) / 4
+        # Our own engine knows what it takes.
+        self._bytes_per_pixel: float = getattr(runner, "bytes_per_pixel", estimate)
+        self._smallest = max(_SMALLEST_TILE, self._overlap + self._overlap // 2)
+        self._fits_memory = tile_pixels is None
+        self._limit = max(tile_pixels or _LARGEST_TILE, self._smallest)
+        bytes_each = bytes_per_pixel(network)  # before an engine takes the network over
+        runner = engine or build_upscaling_engine(network, device, precision, cache_folder)
+        if isinstance(runner, NativeUpscalerEngine):
+            self._bytes_per_pixel = runner.bytes_per_pixel
+        else:
+            self._bytes_per_pixel = bytes_each * (2 if precision == "bf16" else 4) / 4
         self._batches = SharedBatches(lambda batch: runner.run(batch)[0])
 
     def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -192,7 +202,18 @@ class NetworkUpscaler:
         return canvas
 
 
-def _build_engine(network: UpscalingNetwork, device: str, precision: str, cache_folder: Path | None) -> Engine:
+def build_upscaling_engine(
+    network: UpscalingNetwork, device: str, precision: str, cache_folder: Path | None = None
+) -> Engine:
+    """Make a network ready to run, on the fastest engine that takes it.
+
+    Args:
+        network: The network, on the CPU; it is taken over.
+        device: A concrete device.
+        precision: `fp32` or `bf16`.
+        cache_folder: Where compiled models are kept.
+    """
+
     def build_other() -> Engine:
         return build_engine(
             network, (None, None, None, 3), device=device, precision=precision, cache_folder=cache_folder

@@ -82,7 +82,17 @@ def _compile(library: Path, settings: tuple[str, ...]) -> None:
     unfinished = library.with_name(f".{library.stem}.{os.getpid()}{SUFFIX}")
     position = () if sys.platform == "win32" else ("-fPIC", "-lm")
     base = ("-mcpu=baseline",) if "ziglang" in compiler else ()
-    command = [*compiler, *base, *OPTIMISE, *UNROLL, *settings, str(FOLDER / SOURCES[0]), "-o", str(unfinished), *position]
+    command = [
+        *compiler,
+        *base,
+        *OPTIMISE,
+        *UNROLL,
+        *settings,
+        str(FOLDER / SOURCES[0]),
+        "-o",
+        str(unfinished),
+        *position,
+    ]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
         unfinished.replace(library)

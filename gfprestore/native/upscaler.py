@@ -214,6 +214,8 @@ class NativeUpscalerEngine:
             other: Builds an engine for what is too small for tiles.
         """
         self.precision = precision
+        self.bytes_per_pixel = 2.0 * 4 * network.first.out_channels * (network.factor / network.shuffle) ** 2
+        """Memory for each pixel of a tile: the input and output of the last convolutions, which are the largest."""
         self._network, self._library, self._other = network, library, other
         self._threads = count_threads()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="upscaler")

@@ -29,8 +29,8 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 from fakes import fake_models  # noqa: E402  # the folders must be known first
 
 from gfprestore.background import LANCZOS  # noqa: E402
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network  # noqa: E402
-from gfprestore.engine import Engine, build_engine, resolve_precision  # noqa: E402
+from gfprestore.background_network import NetworkUpscaler, build_upscaling_engine, load_upscaling_network  # noqa: E402
+from gfprestore.engine import Engine, resolve_precision  # noqa: E402
 from gfprestore.folders import plan_jobs  # noqa: E402
 from gfprestore.options import RestoreOptions  # noqa: E402
 from gfprestore.pipeline import restore_photos  # noqa: E402
@@ -58,6 +58,8 @@ class OnceEngine:
         self.engine: Engine | None = engine
         self.kept = engine
         self.device, self.precision = engine.device, engine.precision
+        if hasattr(engine, "bytes_per_pixel"):
+            self.bytes_per_pixel = engine.bytes_per_pixel
 
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
         if self.engine is not None:
@@ -85,7 +87,7 @@ def run_way(way: str, folder: Path, weights: Path) -> None:
     if way == "real-esrgan":
         network = load_upscaling_network("x2plus", read_state_dict(weights))
         precision = resolve_precision("auto", "cpu")
-        engine = OnceEngine(build_engine(network, (None, None, None, 3), device="cpu", precision=precision))
+        engine = OnceEngine(build_upscaling_engine(network, "cpu", precision))
         upscaler = NetworkUpscaler(network, device="cpu", precision=precision, engine=engine)
     start = time.perf_counter()
     jobs = plan_jobs([folder / "in"], folder / way)
