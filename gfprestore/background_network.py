@@ -144,15 +144,6 @@ class NetworkUpscaler:
         estimate = bytes_each * (2 if precision == "bf16" else 4) / 4
         # Our own engine knows what it takes.
         self._bytes_per_pixel: float = getattr(runner, "bytes_per_pixel", estimate)
-        self._smallest = max(_SMALLEST_TILE, self._overlap + self._overlap // 2)
-        self._fits_memory = tile_pixels is None
-        self._limit = max(tile_pixels or _LARGEST_TILE, self._smallest)
-        bytes_each = bytes_per_pixel(network)  # before an engine takes the network over
-        runner = engine or build_upscaling_engine(network, device, precision, cache_folder)
-        if isinstance(runner, NativeUpscalerEngine):
-            self._bytes_per_pixel = runner.bytes_per_pixel
-        else:
-            self._bytes_per_pixel = bytes_each * (2 if precision == "bf16" else 4) / 4
         self._batches = SharedBatches(lambda batch: runner.run(batch)[0])
 
     def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
