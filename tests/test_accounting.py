@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import signal
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from gfprestore.engine import out_of_memory
 from gfprestore.errors import ExitCode
 from gfprestore.models import Models
 from gfprestore.photo import FoundFaces
+from gfprestore.stopping import StopRequest
 
 PHOTOS = 9
 THE_ONE = 4
@@ -404,8 +405,11 @@ def test_a_run_stops_between_the_pages_of_a_photo(tmp_path: Path) -> None:
     source = many_pages(tmp_path / "album" / "a.tif", 9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)
-        # To the process, as a terminal sends it: the main thread, which waits, hears of it a moment later.
-        read = on_page(patch, 3, lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2)))
+        heard, take = threading.Event(), StopRequest._take
+        patch.setattr(StopRequest, "_take", lambda *arguments: (take(*arguments), heard.set()))
+        # To the process, as a terminal sends it: the main thread, which waits, hears of it a moment later. Were the run
+        # over by then, the signal would end the tests.
+        read = on_page(patch, 3, lambda: (os.kill(os.getpid(), signal.SIGINT), heard.wait(60)))
         code, _ = call(source, "-o", tmp_path / "out", "--report", tmp_path / "report.jsonl")
     assert code == ExitCode.INTERRUPTED
     assert read[:4] == [0, 1, 2, 3]
