@@ -106,9 +106,9 @@ def _processor_has_bf16() -> bool:
     # torch's own bf16 convolutions are slower than its fp32 ones on the processor, so only OpenVINO's count.
     if not _has_openvino():
         return False
-    import openvino
+    from gfprestore.openvino_engine import shared_core
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def build_engine(

@@ -67,10 +67,10 @@ class FaceRecogniser:
         """
         # Here, since platforms without this package restore faces all the same.
         try:
-            import openvino
+            from gfprestore.openvino_engine import shared_core
         except ImportError as error:
             raise WeightsError("Checking identity needs the openvino package; leave out --identity-limit.") from error
-        core = openvino.Core()
+        core = shared_core()
         try:
             model = core.read_model(path)
             model.reshape([-1, 3, ARCFACE_SIZE, ARCFACE_SIZE])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ ALLOCATION_FAILED = "Failed to allocate"
 """OpenVINO tells a failed allocation from other runtime errors only by its words."""
 
 _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+
+
+@cache
+def shared_core() -> openvino.Core:
+    """The one OpenVINO of this process, never given up.
+
+    It gives the thread that makes it a stack for signal handlers, and unmaps that stack when it goes. A last reference
+    that is dropped in another thread would leave the first one with a stack that is not there, where the next signal,
+    such as Ctrl-C, would end the process.
+    """
+    return openvino.Core()
 
 
 class OpenvinoEngine:
@@ -89,7 +101,7 @@ def _to_graph(network: nn.Module, shape: tuple[int | None, ...], dtype: torch.dt
 
 def _compile(graph: openvino.Model, precision: str, cache_folder: Path | None) -> openvino.CompiledModel:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
-    core = openvino.Core()
+    core = shared_core()
     if cache_folder is None:
         return core.compile_model(graph, "CPU", settings)
     try:

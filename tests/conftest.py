@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,14 +41,3 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(autouse=True)
-def usual_child_signal() -> Iterator[None]:
-    """Takes back torch's handler for ended loader processes, which would outlive its loader and meet other children.
-
-    With it in place the interpreter crashed in a later test, waiting for a process: at the delivery of SIGCHLD.
-    """
-    yield
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

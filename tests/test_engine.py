@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -276,3 +278,32 @@ def test_precision_is_chosen_by_the_processor() -> None:
     assert resolve_precision("bf16", "cpu") == "bf16"
     with pytest.raises(DeviceError, match="--precision"):
         resolve_precision("fp16", "cpu")
+
+
+ENGINE_OF_ANOTHER_THREAD = """
+import gc, signal, threading
+import numpy as np
+from torch import nn
+from gfprestore.engine import build_engine, resolve_precision
+
+def build():
+    return build_engine(nn.Conv2d(3, 3, 3), (None, 3, 8, 8), device="cpu", precision="fp32")
+
+held = [build()]  # by the main thread, which hears the signals
+
+def drop():
+    held.clear()
+    gc.collect()
+
+thread = threading.Thread(target=drop)
+thread.start()
+thread.join()
+heard = []
+signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+signal.raise_signal(signal.SIGINT)
+assert heard
+"""
+
+
+def test_signal_after_an_engine_ended_in_another_thread_is_survived() -> None:
+    subprocess.run([sys.executable, "-c", ENGINE_OF_ANOTHER_THREAD], check=True)

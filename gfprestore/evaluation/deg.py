@@ -115,9 +115,11 @@ class _OnnxRecogniser:
         # Here, since platforms without this package have every other metric.
         try:
             import openvino
+
+            from gfprestore.openvino_engine import shared_core
         except ImportError:
             raise UsageError("An ONNX recogniser needs the package openvino: give a TorchScript one.") from None
-        core = openvino.Core()
+        core = shared_core()
         try:
             model = core.read_model(path)
         except RuntimeError as error:
