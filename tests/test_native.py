@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gfprestore.native import engine, library
+from gfprestore.native import library, running
 from gfprestore.native.engine import NativeEngine, build_native_engine
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
 from gfprestore.native.network import Generator, fits
@@ -206,7 +206,7 @@ def test_faces_are_the_same_bytes_in_every_company_and_on_every_number_of_thread
     batch = np.concatenate([face(64, seed) for seed in range(3)])
     results = []
     for threads in (1, 2, 5):
-        monkeypatch.setattr(engine, "count_threads", lambda count=threads: count)
+        monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
         native = NativeEngine(network, kernels, "fp32")
         results.append(native.run(batch)[0])
         results.append(np.concatenate([native.run(batch[item : item + 1])[0] for item in range(3)]))

@@ -13,7 +13,7 @@ from torch import nn
 
 from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
 from gfprestore.engine import TorchEngine
-from gfprestore.native import upscaler
+from gfprestore.native import running
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
 from gfprestore.native.upscaler import NativeUpscalerEngine, Rrdb, build_native_upscaler
 
@@ -85,7 +85,7 @@ def test_tile_has_the_same_bytes_in_any_batch_and_on_any_number_of_threads(
 ) -> None:
     network, pixels, results = random_rrdb(), photo(48, 40, count=2), []
     for threads in (1, 3):
-        monkeypatch.setattr(upscaler, "count_threads", lambda count=threads: count)
+        monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
         engine = NativeUpscalerEngine(Rrdb(network, kernels), kernels, "fp32", unused)
         results += [engine.run(pixels)[0], np.concatenate([engine.run(pixels[:1])[0], engine.run(pixels[1:])[0]])]
     assert all(result.tobytes() == results[0].tobytes() for result in results)

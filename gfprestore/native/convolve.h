@@ -9,6 +9,7 @@
 
 #define LARGE (3L << 20) /* floats of features that are no longer near when the next step reads them */
 #define FEWEST_TILES 24 /* in a block: a multiple of every ROWS */
+#define HALF_CASE 32 /* beside the flags, for bfloat16 */
 #define PADDING 16 /* floats after every plane of a block: equal offsets in many planes would share a few cache lines */
 
 /* Tiles along a side; the last may reach beyond the features. */
@@ -41,7 +42,7 @@ static Window find_half_window(const float *x, int height, int width, int stride
     return at;
 }
 
-/* Columns of B' d, or of B' d B with `border` telling whether samples may lie outside. */
+/* B' d of a window d, with `border` telling whether samples may lie outside. */
 static inline __attribute__((always_inline)) void read_tile(const Window *at, int c, int border, long ahead,
                                                             Vector half_way[WINDOW][WINDOW]) {
     for (int j = 0; j < WINDOW; j++) {
@@ -136,12 +137,12 @@ static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s,
 
 static void gather_tiles(const Step *s, int first, int tiles, void *v, long plane, int half) {
     /* Every case a loop of its own, without questions inside. */
-    switch ((s->flags & (DOUBLES_INPUT | REPEATS_INPUT)) | (half ? 32 : 0)) {
+    switch ((s->flags & (DOUBLES_INPUT | REPEATS_INPUT)) | (half ? HALF_CASE : 0)) {
     case DOUBLES_INPUT: gather_tiles_as(s, first, tiles, v, plane, 0, DOUBLES_INPUT); break;
-    case DOUBLES_INPUT | 32: gather_tiles_as(s, first, tiles, v, plane, 1, DOUBLES_INPUT); break;
+    case DOUBLES_INPUT | HALF_CASE: gather_tiles_as(s, first, tiles, v, plane, 1, DOUBLES_INPUT); break;
     case REPEATS_INPUT: gather_tiles_as(s, first, tiles, v, plane, 0, REPEATS_INPUT); break;
-    case REPEATS_INPUT | 32: gather_tiles_as(s, first, tiles, v, plane, 1, REPEATS_INPUT); break;
-    case 32: gather_tiles_as(s, first, tiles, v, plane, 1, 0); break;
+    case REPEATS_INPUT | HALF_CASE: gather_tiles_as(s, first, tiles, v, plane, 1, REPEATS_INPUT); break;
+    case HALF_CASE: gather_tiles_as(s, first, tiles, v, plane, 1, 0); break;
     default: gather_tiles_as(s, first, tiles, v, plane, 0, 0);
     }
 }
@@ -164,6 +165,7 @@ static void multiply_tiles(const Step *s, int tiles, const void *v, long plane_v
                 multiply_float((const float *)v + at, s->channels_in, (const float *)s->weight + weight,
                                s->channels_in, c, s->channels_out);
             }
+    (void)half;
 }
 
 /* Four by four of the residual's bilinear double: the middle of a window. */

@@ -49,6 +49,9 @@ class Library:
         self.pack_winograd = self._library.pack_winograd
         self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer]
         self.pack_winograd.restype = None
+        self.scratch_size = self._library.scratch_size
+        self.scratch_size.argtypes = [pointer, integer, long]
+        self.scratch_size.restype = long
         self.panel: int = self._library.panel_width()
         self.has_half = bool(self._library.has_half())
 
@@ -65,11 +68,6 @@ def kinds() -> tuple[str, ...]:
     if capability == "AVX512":
         return ("avx512bf16", "avx512", "avx2") if _flag("avx512_bf16") else ("avx512", "avx2")
     return ("avx2",) if capability == "AVX2" else ()
-
-
-def has_matrix_unit() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in a unit of their own, which these kernels leave idle."""
-    return _flag("amx_bf16")
 
 
 @cache
@@ -89,3 +87,12 @@ def load_library() -> Library | None:
         except OSError as error:
             logger.debug("No %s kernels: %s.", kind, error)
     return None
+
+
+def library_for(precision: str) -> Library | None:
+    """The kernels to compute in a precision with, or None where something else is faster or nothing is here."""
+    library = load_library()
+    if library is None or precision == "fp32":
+        return library
+    # A processor with a unit for bfloat16 matrices would leave it idle here.
+    return library if library.has_half and not _flag("amx_bf16") else None

@@ -61,11 +61,12 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
     }
 }
 
-/* Run the program; every thread calls this with memory of its own (`floats` of them) and the same zeroed progress. */
-EXPORT void run_program(const Step *steps, int count, Progress *progress, int threads, float *memory, long floats,
+/* Run the program; every thread calls this with the same zeroed progress and memory of its own, `scratch_size` of it
+   where blocks of tiles are to take `block_size` bytes. */
+EXPORT void run_program(const Step *steps, int count, Progress *progress, int threads, float *memory, long block_size,
                         int half) {
     for (int i = 0; i < count; i++) {
-        int tiles_each = 0, block, blocks = count_blocks(steps + i, floats, threads, &tiles_each);
+        int tiles_each = 0, block, blocks = count_blocks(steps + i, block_size / 4, threads, &tiles_each);
         while ((block = atomic_fetch_add_explicit(&progress[i].next, 1, memory_order_relaxed)) < blocks) {
             run_block(steps + i, block, tiles_each, memory, half);
             atomic_fetch_add_explicit(&progress[i].done, 1, memory_order_release);
@@ -108,6 +109,15 @@ EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed,
                     store((float *)packed + panel + i * PANEL + o % PANEL, u[k % WINDOW]);
             }
         }
+}
+
+/* Bytes of every thread's memory for a program whose blocks of tiles are to take `memory` bytes. */
+EXPORT long scratch_size(const Step *steps, int count, long memory) {
+    for (int i = 0; i < count; i++) {
+        long least_size = steps[i].kind == STEP_WINOGRAD ? 4 * winograd_memory(steps + i, FEWEST_TILES) : 0;
+        if (least_size > memory) memory = least_size;
+    }
+    return memory;
 }
 
 EXPORT int panel_width(void) { return PANEL; }

@@ -30,8 +30,10 @@ class ProgramBuilder:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    kernels: dict[int, tuple[Array, Array, Tensor]] = field(default_factory=dict)
-    """By address: kernels in the order that packing reads, room for the packed ones, and what keeps the address."""
+    kernels: dict[int, tuple[Tensor, Array]] = field(default_factory=dict)
+    """By a kernel's address: the kernel, which so keeps it, and the packed one."""
+
+    _unpacked: list[tuple[Tensor, Array]] = field(default_factory=list)
 
     def buffer(self, size: int) -> Buffer:
         """Memory that the next step writes."""
@@ -99,7 +101,8 @@ class ProgramBuilder:
         if key not in self.kernels:
             outputs, inputs = weight.shape[:2]
             packed = np.empty(TILED_PRODUCTS * outputs * inputs, np.uint16 if self.half else np.float32)
-            self.kernels[key] = weight.permute(2, 3, 1, 0).contiguous().numpy(), packed, weight  # [3 3 I O]
+            self.kernels[key] = weight, packed
+            self._unpacked.append((weight, packed))
         return self.kernels[key][1]
 
     def _convolve_small(
@@ -161,14 +164,15 @@ class ProgramBuilder:
     def pack_kernels(self, pool: ThreadPoolExecutor) -> None:
         """Fill the room that `pack` made."""
 
-        def fill(kernel: tuple[Array, Array, Tensor]) -> None:
-            weight, packed, _ = kernel  # [3 3 I O]
-            outputs, inputs = weight.shape[3], weight.shape[2]
-            pack = self.library.pack_winograd
-            pack(weight.ctypes.data, outputs, inputs, packed.ctypes.data, int(self.half))
+        def fill(kernel: tuple[Tensor, Array]) -> None:
+            weight, packed = kernel
+            outputs, inputs = weight.shape[:2]
+            source = weight.permute(2, 3, 1, 0).contiguous().numpy()  # [3 3 I O]
+            self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, int(self.half))
 
-        for _ in pool.map(fill, self.kernels.values()):
+        for _ in pool.map(fill, self._unpacked):
             pass
+        self._unpacked.clear()
 
     def build(self) -> Program:
         """Give every buffer memory and every step its addresses."""

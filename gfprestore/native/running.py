@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gfprestore.native.library import Library, Step
-from gfprestore.native.operands import Array, Buffer, Features, Kind
+from gfprestore.native.operands import Array, Buffer, Features
 
 TILED_PRODUCTS = 36
 """Products of one tile of 4x4 outputs."""
 
 BLOCK_MEMORY = 1 << 19
 """Bytes of a thread's block of tiles: half of what a core keeps near itself."""
-
-FEWEST_TILES = 24
-"""Tiles that a block has at least, whatever memory they take: `FEWEST_TILES` of convolve.h."""
 
 ALIGNMENT = 64
 """Bytes of a cache line."""
@@ -40,10 +40,7 @@ class Program:
         self._places = places
         self._steps = (Step * len(steps))(*(self._bind(step) for step in steps))
         self._progress = np.zeros((len(steps), 2), np.int32)
-        widest = max(
-            (step.channels_in + step.channels_out for step in self._steps if step.kind == Kind.WINOGRAD), default=0
-        )
-        self.scratch_size = max(BLOCK_MEMORY, 4 * TILED_PRODUCTS * (FEWEST_TILES * widest + ALIGNMENT))
+        self.scratch_size: int = library.scratch_size(ctypes.addressof(self._steps), len(steps), BLOCK_MEMORY)
         """Bytes of every thread's scratch memory."""
 
     def _bind(self, fields: dict[str, Any]) -> Step:
@@ -81,9 +78,33 @@ class Program:
             self._progress.ctypes.data,
             threads,
             scratch.ctypes.data,
-            BLOCK_MEMORY // 4,
+            BLOCK_MEMORY,
             int(self._half),
         )
+
+
+class Crew:
+    """The threads that run programs, one program at a time, each with scratch memory of its own."""
+
+    def __init__(self) -> None:
+        self.threads = count_threads()
+        self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="kernels")
+        self._scratch: list[NDArray[np.uint8]] = []
+
+    def run(self, program: Program) -> None:
+        """Run a program from its first step to its last."""
+        if not self._scratch or len(self._scratch[0]) < program.scratch_size:
+            self._scratch = [aligned(program.scratch_size) for _ in range(self.threads)]
+        program.prepare()
+        runs = [self.pool.submit(program.run, self.threads, scratch) for scratch in self._scratch]
+        for run in runs:
+            run.result()
+
+
+def count_threads() -> int:
+    """As many as torch would use, but no more than there are processors for this process."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(torch.get_num_threads(), here)
 
 
 def aligned(size: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gfprestore.engine import Engine, out_of_memory
-from gfprestore.native.engine import count_threads
-from gfprestore.native.library import Library, has_matrix_unit, load_library
+from gfprestore.native.library import Library, library_for
 from gfprestore.native.operands import Array, Epilogue, Features, Flag
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
-from gfprestore.native.running import Program, aligned
+from gfprestore.native.running import Crew, Program
 
 GROWTH = 32
 """Channels that every convolution of a dense block adds."""
@@ -34,6 +34,17 @@ CHANNELS = 3
 """Of a photo."""
 
 
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A 3x3 convolution whose channels are filled up with zeros to what the kernels take."""
+
+    weight: Tensor
+    """[O I 3 3]"""
+
+    bias: Tensor
+    """[O]"""
+
+
 class Rrdb:
     """The convolutions of an RRDBNet."""
 
@@ -46,20 +57,22 @@ class Rrdb:
         self.shuffle = int(getattr(network, "shuffle_factor", None) or 1)
         layers = list(network.get_submodule("model").children())
         trunk = list(layers[1].get_submodule("sub").children())
-        self.first = _convolution(layers[0])
+        first = _convolution(layers[0])
         self.blocks = [_dense_blocks(block) for block in trunk[:-1]]
         self.last_of_trunk = _convolution(trunk[-1])
         tail = layers[2:]
-        self.upsampled, self.rest = [], []
+        self.upsampled = []
         while tail and isinstance(tail[0], nn.Upsample):
-            _require(tail[0].scale_factor == 2 and tail[0].mode == "nearest" and isinstance(tail[2], nn.LeakyReLU))
+            _require(tail[0].scale_factor == 2 and tail[0].mode == "nearest" and _is_leaky(tail[2]))
             self.upsampled.append(_convolution(tail[1]))
             tail = tail[3:]
-        _require(len(tail) == 3 and isinstance(tail[1], nn.LeakyReLU))
-        self.rest = [_convolution(tail[0]), _convolution(tail[2])]
+        _require(len(tail) == 3 and _is_leaky(tail[1]))
+        self.before_last, last = _convolution(tail[0]), _convolution(tail[2])
         self.factor = 2 ** len(self.upsampled)
-        _require(self.first.out_channels % library.panel == 0 and library.panel <= GROWTH)
-        _require(self.rest[1].out_channels == CHANNELS)
+        self.width = first.weight.shape[0]
+        _require(self.width % library.panel == 0 and library.panel <= GROWTH and last.weight.shape[0] == CHANNELS)
+        self.first = Layer(_fill(first.weight, 1, library.panel), first.bias)
+        self.last = Layer(_fill(last.weight, 0, library.panel), _fill(last.bias, 0, library.panel))
 
 
 def _require(condition: bool) -> None:
@@ -67,25 +80,36 @@ def _require(condition: bool) -> None:
         raise ValueError("this is no RRDBNet that the kernels know")
 
 
-def _convolution(layer: nn.Module) -> nn.Conv2d:
-    _require(isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.bias is not None)
+def _is_leaky(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.LeakyReLU) and layer.negative_slope == LEAK
+
+
+def _convolution(layer: nn.Module) -> Layer:
+    _require(isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.padding == (1, 1))
     assert isinstance(layer, nn.Conv2d)
-    return layer
+    _require(layer.stride == (1, 1) and layer.bias is not None)
+    assert layer.bias is not None
+    return Layer(layer.weight.detach(), layer.bias.detach())
 
 
-def _dense_blocks(block: nn.Module) -> list[list[nn.Conv2d]]:
+def _dense_blocks(block: nn.Module) -> list[list[Layer]]:
     """The five convolutions of each of the three dense blocks."""
-    dense = [getattr(block, name, None) for name in ("RDB1", "RDB2", "RDB3")]
     found = []
-    for one in dense:
+    for one in (getattr(block, name, None) for name in ("RDB1", "RDB2", "RDB3")):
         _require(isinstance(one, nn.Module) and getattr(one, "conv1x1", None) is None)
         assert isinstance(one, nn.Module)
-        convolutions = [list(one.get_submodule(f"conv{index}").children()) for index in range(1, 6)]
-        _require(all(len(parts) == 2 and isinstance(parts[1], nn.LeakyReLU) for parts in convolutions[:4]))
-        _require(len(convolutions[4]) == 1)
-        found.append([_convolution(parts[0]) for parts in convolutions])
-        _require(all(layer.out_channels == GROWTH for layer in found[-1][:4]))
+        parts = [list(one.get_submodule(f"conv{index}").children()) for index in range(1, 6)]
+        _require(all(len(part) == 2 and _is_leaky(part[1]) for part in parts[:4]) and len(parts[4]) == 1)
+        found.append([_convolution(part[0]) for part in parts])
+        _require(all(layer.weight.shape[0] == GROWTH for layer in found[-1][:4]))
     return found
+
+
+def _fill(tensor: Tensor, axis: int, multiple: int) -> Tensor:
+    """Zeros after the end of an axis, up to a multiple."""
+    zeros = list(tensor.shape)
+    zeros[axis] = -zeros[axis] % multiple
+    return torch.cat([tensor, tensor.new_zeros(zeros)], axis)
 
 
 class RrdbProgram:
@@ -101,9 +125,8 @@ class RrdbProgram:
             pool: Packs kernels.
         """
         self._network, self._builder = network, builder
-        inputs = _round_up(network.first.in_channels, builder.library.panel)
         with torch.inference_mode():
-            self._input = builder.features(size, inputs)
+            self._input = builder.features(size, network.first.weight.shape[1])
             self._output = self._write(self._input)
         self._output.buffer.last = len(builder.steps)
         builder.pack_kernels(pool)
@@ -123,8 +146,7 @@ class RrdbProgram:
         return floats[: shape[0] * shape[1] * shape[2]].reshape(shape)
 
     def _write(self, x: Features) -> Features:
-        network, builder = self._network, self._builder
-        width = network.first.out_channels
+        network, width = self._network, self._network.width
         first = self._convolve(x, network.first, into=self._dense(x.size, width).part(0, width))
         features = first
         for block in network.blocks:
@@ -132,17 +154,13 @@ class RrdbProgram:
         features = self._convolve(features, network.last_of_trunk, residual=first)
         for layer in network.upsampled:
             features = self._convolve(features, layer, slope=LEAK, wider=Flag.REPEATS_INPUT)
-        features = self._convolve(features, network.rest[0], slope=LEAK)
-        last = network.rest[1]
-        panels = _round_up(CHANNELS, builder.library.panel)
-        weight, bias = (_fill(tensor, 0, panels) for tensor in (last.weight, last.bias))
-        y = builder.features(features.size, CHANNELS)
-        return builder.convolve(features, self._kept(last, weight), Epilogue(bias=_array(bias)), into=y)
+        features = self._convolve(features, network.before_last, slope=LEAK)
+        return self._convolve(features, network.last, into=self._builder.features(features.size, CHANNELS))
 
     def _dense(self, size: tuple[int, int], width: int) -> Features:
         return self._builder.features(size, width + 4 * GROWTH)
 
-    def _block(self, x: Features, block: Sequence[Sequence[nn.Conv2d]]) -> Features:
+    def _block(self, x: Features, block: Sequence[Sequence[Layer]]) -> Features:
         """Three dense blocks; `x` lies in the first one's buffer."""
         start, width = x, x.channels
         for index, layers in enumerate(block):
@@ -161,7 +179,7 @@ class RrdbProgram:
     def _convolve(
         self,
         x: Features,
-        layer: nn.Conv2d,
+        layer: Layer,
         *,
         slope: float = 1.0,
         share: float = 1.0,
@@ -169,34 +187,10 @@ class RrdbProgram:
         wider: Flag | None = None,
         into: Features | None = None,
     ) -> Features:
-        assert layer.bias is not None
-        weight = self._kept(layer, _fill(layer.weight, 1, x.channels))
-        gain = None if share == 1 else np.full(layer.out_channels, share, np.float32)
-        after = Epilogue(gain=gain, bias=_array(share * layer.bias), slope=slope, residual=residual)
-        return self._builder.convolve(x, weight, after, wider=wider, into=into)
-
-    def _kept(self, layer: nn.Conv2d, weight: Tensor) -> Tensor:
-        """The filled-up weight, the same tensor for every program, since packed kernels go by it."""
-        kept: Tensor = layer.__dict__.setdefault("_filled_weight", weight)
-        return kept
-
-
-def _fill(tensor: Tensor | None, axis: int, size: int) -> Tensor:
-    """Zeros after the end of an axis."""
-    assert tensor is not None
-    if tensor.shape[axis] == size:
-        return tensor.detach()
-    zeros = list(tensor.shape)
-    zeros[axis] = size - tensor.shape[axis]
-    return torch.cat([tensor.detach(), tensor.new_zeros(zeros)], axis)
-
-
-def _array(tensor: Tensor) -> Array:
-    return np.ascontiguousarray(tensor.detach().numpy())
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+        gain = None if share == 1 else np.full(len(layer.bias), share, np.float32)
+        bias = np.ascontiguousarray((share * layer.bias).numpy())
+        after = Epilogue(gain=gain, bias=bias, slope=slope, residual=residual)
+        return self._builder.convolve(x, layer.weight, after, wider=wider, into=into)
 
 
 class NativeUpscalerEngine:
@@ -214,11 +208,10 @@ class NativeUpscalerEngine:
             other: Builds an engine for what is too small for tiles.
         """
         self.precision = precision
-        self.bytes_per_pixel = 2.0 * 4 * network.first.out_channels * (network.factor / network.shuffle) ** 2
+        self.bytes_per_pixel = 2.0 * 4 * network.width * (network.factor / network.shuffle) ** 2
         """Memory for each pixel of a tile: the input and output of the last convolutions, which are the largest."""
         self._network, self._library, self._other = network, library, other
-        self._threads = count_threads()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="upscaler")
+        self._crew = Crew()
         self._lock = threading.Lock()
         self._kernels = ProgramBuilder(library, precision == "bf16").kernels
         self._program: RrdbProgram | None = None
@@ -243,17 +236,14 @@ class NativeUpscalerEngine:
         if self._program is None or self._size != size:
             self._program = None  # its memory goes before the next one's comes
             builder = ProgramBuilder(self._library, self.precision == "bf16", kernels=self._kernels)
-            self._program, self._size = RrdbProgram(self._network, builder, size, self._pool), size
-        program, shuffle = self._program.program, self._network.shuffle
+            self._program, self._size = RrdbProgram(self._network, builder, size, self._crew.pool), size
+        shuffle = self._network.shuffle
         given = self._program.given()
         given[:] = 0
         # As torch's pixel_unshuffle: channel c, row i, column j of a square go to channel (c, i, j).
         squares = tile.reshape(size[0], shuffle, size[1], shuffle, CHANNELS).transpose(0, 2, 4, 1, 3)  # [H W C i j]
         given[..., : CHANNELS * shuffle**2] = squares.reshape(*size, -1)
-        program.prepare()
-        scratch = [aligned(program.scratch_size) for _ in range(self._threads)]
-        for run in [self._pool.submit(program.run, self._threads, own) for own in scratch]:
-            run.result()
+        self._crew.run(self._program.program)
         return np.clip(self._program.found(), 0, 1)
 
 
@@ -265,8 +255,8 @@ def build_native_upscaler(network: nn.Module, precision: str, other: Callable[[]
         precision: `fp32` or `bf16`.
         other: Builds the engine that runs what is too small for tiles.
     """
-    library = load_library()
-    if library is None or (precision == "bf16" and (not library.has_half or has_matrix_unit())):
+    library = library_for(precision)
+    if library is None:
         return None
     try:
         layers = Rrdb(network, library)
