@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
 import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -45,16 +44,6 @@ Calm = Callable[[tuple[str, ...]], dict[str, str]]
 
 def darken(crop: np.ndarray) -> np.ndarray:
     return crop // 2
-
-
-@pytest.fixture(autouse=True)
-def usual_logging() -> Iterator[None]:
-    """Takes back what the command sets for the whole process."""
-    logger = logging.getLogger("gfprestore")
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 def make_album(folder: Path) -> Path:

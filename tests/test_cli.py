@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -33,16 +32,6 @@ def write_photo_file(path: Path, faces: int = 1, size: tuple[int, int] = (90, 60
     pixels[0, 0, 0] = faces
     Image.fromarray(pixels).save(path)
     return path
-
-
-@pytest.fixture(autouse=True)
-def usual_logging() -> Iterator[None]:
-    """Takes back what `-q` and `-v` set for the whole process."""
-    logger = logging.getLogger("gfprestore")
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 @pytest.fixture
