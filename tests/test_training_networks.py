@@ -61,27 +61,33 @@ def test_vgg_weights_of_another_network_are_refused(vgg):
 
 
 @pytest.mark.weights
-def test_lpips_loss_is_the_metric_on_both_views(real_weights):
+@pytest.mark.parametrize(
+    ("backbone", "file", "shrink", "sees_whole"),
+    [("alex", "lpips_alexnet_features.pth", 2, True), ("vgg", "lpips_vgg16_features_fp16.pth", 3, False)],
+)
+def test_lpips_loss_is_the_metric_on_its_views(real_weights, backbone, file, shrink, sees_whole):
     from gfprestore.evaluation.lpips_metric import load_lpips
     from gfprestore.weights import read_state_dict
 
-    metric = load_lpips("alex", read_state_dict(real_weights / "lpips_alexnet_features.pth"))
-    loss = LpipsDistance(metric.features, metric.heads)
+    metric = load_lpips(backbone, read_state_dict(real_weights / file))
+    loss = LpipsDistance(metric.features, metric.heads, metric.taps, shrink=shrink, sees_whole=sees_whole)
     x, y = torch.rand(2, 3, 128, 128) * 2 - 1, torch.rand(2, 3, 128, 128) * 2 - 1
 
     def measure(a, b):
         return metric((torch.stack([b, a], dim=1) + 1) * 127.5).mean()
 
-    small = [torch.nn.functional.avg_pool2d(image, 2) for image in (x, y)]
-    crops = [image[..., 64:, :64] for image in (x, y)]
-    torch.testing.assert_close(loss(x, y, (0.0, 1.0)), measure(*small) + measure(*crops), rtol=1e-3, atol=1e-5)
+    side = 128 // shrink
+    wanted = measure(*(image[..., 128 - side :, :side] for image in (x, y)))
+    if sees_whole:
+        wanted = wanted + measure(*(torch.nn.functional.avg_pool2d(image, shrink) for image in (x, y)))
+    torch.testing.assert_close(loss(x, y, (0.0, 1.0)), wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_lpips_has_a_gradient_where_features_are_nothing():
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.ReLU())
     torch.nn.init.constant_(layers[0].bias, -100.0)
     image = torch.zeros(1, 3, 16, 16, requires_grad=True)
-    LpipsDistance(layers, [torch.ones(1, 2, 1, 1)])(image, torch.ones(1, 3, 16, 16), (0.5, 0.5)).backward()
+    LpipsDistance(layers, [torch.ones(1, 2, 1, 1)], [2])(image, torch.ones(1, 3, 16, 16), (0.5, 0.5)).backward()
     assert torch.isfinite(image.grad).all()
 
 

@@ -69,7 +69,7 @@ class LpipsNetwork(nn.Module):
         super().__init__()
         slices = _alexnet_slices() if backbone == "alex" else _vgg16_slices()
         self.features = nn.Sequential(*(layer for layers in slices for layer in layers))
-        self._taps = [sum(map(len, slices[: index + 1])) for index in range(len(slices))]
+        self.taps = [sum(map(len, slices[: index + 1])) for index in range(len(slices))]
         self.heads = nn.ParameterList(nn.Parameter(torch.ones(1, c, 1, 1)) for c in _CHANNELS[backbone])
         self.register_buffer("_shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
         self.register_buffer("_scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
@@ -98,7 +98,7 @@ class LpipsNetwork(nn.Module):
         features = (images.flatten(0, 1) - self._shift) / self._scale  # [N*K 3 H W]
         total = torch.zeros(len(images), kinds - 1, device=images.device)
         start = 0
-        for tap, head in zip(self._taps, self.heads, strict=True):
+        for tap, head in zip(self.taps, self.heads, strict=True):
             for layer in self.features[start:tap]:
                 features = layer(features)
             start = tap

@@ -95,6 +95,12 @@ class LossConfig:
     lpips_alexnet: str | None = None
     """File of torchvision's AlexNet weights."""
 
+    lpips_vgg: float = 0.0
+    """LPIPS with VGG-16 on a crop of a third of the side."""
+
+    lpips_vgg16: str | None = None
+    """File of torchvision's VGG-16 weights."""
+
     pyramid: float = 1.0
     """L1 at every size of the U-Net."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -126,10 +127,17 @@ def build_discriminators(
 class FrozenNetworks(nn.Module):
     """The networks that losses look through and nothing trains; None where no loss needs them."""
 
-    def __init__(self, vgg19: Vgg19Features | None, lpips: LpipsDistance | None, identity: nn.Module | None) -> None:
+    def __init__(
+        self,
+        vgg19: Vgg19Features | None = None,
+        lpips: LpipsDistance | None = None,
+        lpips_vgg: LpipsDistance | None = None,
+        identity: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.vgg19 = vgg19
         self.lpips = lpips
+        self.lpips_vgg = lpips_vgg
         self.identity = identity
 
 
@@ -140,18 +148,27 @@ def load_frozen(config: LossConfig) -> FrozenNetworks:
         UsageError: A loss has a weight and its network no file.
         WeightsError: A file is damaged or another network's.
     """
-    vgg19 = lpips = identity = None
+    frozen = FrozenNetworks()
     if config.perceptual or config.perceptual_style:
-        vgg19 = load_vgg19(read_state_dict(_file(config.vgg19, "losses.vgg19", "losses.perceptual")))
+        frozen.vgg19 = load_vgg19(read_state_dict(_file(config.vgg19, "losses.vgg19", "losses.perceptual")))
     if config.lpips:
-        from gfprestore.evaluation.lpips_metric import load_lpips
-
-        features = read_state_dict(_file(config.lpips_alexnet, "losses.lpips_alexnet", "losses.lpips"))
-        network = load_lpips("alex", features)
-        lpips = LpipsDistance(network.features, network.heads).requires_grad_(False)
+        path = _file(config.lpips_alexnet, "losses.lpips_alexnet", "losses.lpips")
+        frozen.lpips = _load_distance("alex", path, shrink=2, sees_whole=True)
+    if config.lpips_vgg:
+        path = _file(config.lpips_vgg16, "losses.lpips_vgg16", "losses.lpips_vgg")
+        # VGG-16 costs more than the generator: a small crop, and AlexNet for the whole.
+        frozen.lpips_vgg = _load_distance("vgg", path, shrink=3, sees_whole=False)
     if config.identity or config.identity_cosine:
-        identity = load_identity(_file(config.identity_weights, "losses.identity_weights", "losses.identity"))
-    return FrozenNetworks(vgg19, lpips, identity)
+        frozen.identity = load_identity(_file(config.identity_weights, "losses.identity_weights", "losses.identity"))
+    return frozen
+
+
+def _load_distance(backbone: Literal["alex", "vgg"], path: Path, *, shrink: int, sees_whole: bool) -> LpipsDistance:
+    from gfprestore.evaluation.lpips_metric import load_lpips
+
+    network = load_lpips(backbone, read_state_dict(path))
+    distance = LpipsDistance(network.features, network.heads, network.taps, shrink=shrink, sees_whole=sees_whole)
+    return distance.requires_grad_(False)
 
 
 def load_identity(path: Path) -> nn.Module:

@@ -109,10 +109,12 @@ class RestorationObjective:
             weights = config.perceptual_layers
             terms["perceptual"] = config.perceptual * losses.feature_content(features, truths, weights)
             terms["perceptual_style"] = config.perceptual_style * losses.feature_style(features, truths, weights)
-        if self._frozen.lpips is not None:
-            left, top = np.random.default_rng([self._seed, _CROP, step]).random(2)
-            with self.networks_run(output.device):
-                terms["lpips"] = config.lpips * self._frozen.lpips(output, batch.truth, (left, top)).float()
+        left, top = np.random.default_rng([self._seed, _CROP, step]).random(2)
+        for name, weight in (("lpips", config.lpips), ("lpips_vgg", config.lpips_vgg)):
+            distance = getattr(self._frozen, name)
+            if distance is not None:
+                with self.networks_run(output.device):
+                    terms[name] = weight * distance(output, batch.truth, (left, top)).float()
         return terms
 
     def _identity(self, output: Tensor, batch: Batch) -> Values:

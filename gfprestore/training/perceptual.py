@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -80,19 +80,38 @@ def load_vgg19(state: Mapping[str, Tensor]) -> Vgg19Features:
 
 
 class LpipsDistance(nn.Module):
-    """LPIPS (arXiv:1801.03924) with AlexNet at two scales: the images at half their size, and one crop at their own.
+    """LPIPS (arXiv:1801.03924) on a crop of the images, and, if asked to, on the whole of them as small as the crop.
 
-    Half the size sees the whole face at a quarter of the cost of the full one; the crop, as large, sees the texture.
+    The small copy sees the whole face at a fraction of the full size's cost; the crop sees the texture.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, features: nn.Sequential, heads: Iterable[Tensor]) -> None:
-        """Takes AlexNet's layers, of which every ReLU is compared, and the weights [1 C 1 1] of their channels."""
+    def __init__(
+        self,
+        features: nn.Sequential,
+        heads: Iterable[Tensor],
+        taps: Sequence[int],
+        *,
+        shrink: int = 2,
+        sees_whole: bool = True,
+    ) -> None:
+        """Takes a backbone.
+
+        Args:
+            features: Its layers.
+            heads: Weights [1 C 1 1] of the channels at each tap.
+            taps: Count of the layers before each comparison.
+            shrink: Divides the images' side into the crop's.
+            sees_whole: Whether to compare the whole images too, `shrink` times smaller.
+        """
         super().__init__()
         self.features = features
         self.heads = nn.ParameterList(heads)
+        self._taps = taps
+        self._shrink = shrink
+        self._sees_whole = sees_whole
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None], persistent=False)
 
@@ -105,29 +124,31 @@ class LpipsDistance(nn.Module):
             corner: Upper left corner of the crop, each of x and y in 0 to 1 of where it can be.
 
         Returns:
-            The sum of both scales' means, a scalar.
+            The sum of the views' means, a scalar.
         """
-        side = output.shape[-1] // 2
+        side = output.shape[-1] // self._shrink
         left, top = (round(part * (output.shape[-1] - side)) for part in corner)
-        views = [
-            torch.cat([F.avg_pool2d(image, 2), image[..., top : top + side, left : left + side]])
-            for image in (output, truth)
-        ]
+        views = []
+        for image in (output, truth):
+            parts = [image[..., top : top + side, left : left + side]]
+            if self._sees_whole:
+                parts.append(F.avg_pool2d(image, self._shrink))
+            views.append(torch.cat(parts))
         with torch.no_grad():
             wanted = self.unit_features(views[1])
         terms = [
             ((found - want).square() * head).sum(1).mean()
             for found, want, head in zip(self.unit_features(views[0]), wanted, self.heads, strict=True)
         ]
-        return 2 * torch.stack(terms).sum()
+        return (1 + self._sees_whole) * torch.stack(terms).sum()
 
     def unit_features(self, image: Tensor) -> list[Tensor]:
-        """Features of every layer, scaled to length 1 over the channels."""
+        """Features at every tap, scaled to length 1 over the channels."""
         features = ((image + 1) / 2 - self.mean) / self.deviation
         units = []
-        for layer in self.features:
+        for count, layer in enumerate(self.features, start=1):
             features = layer(features)
-            if isinstance(layer, nn.ReLU):
+            if count in self._taps:
                 plain = features.float()
                 # Under the root, where the metric adds it after: the root of nothing has no gradient.
                 units.append(plain * (plain.square().sum(1, keepdim=True) + NORM_FLOOR).rsqrt())

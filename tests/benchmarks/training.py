@@ -83,7 +83,7 @@ def our_config(options: argparse.Namespace) -> TrainingConfig:
 
 def our_step(options: argparse.Namespace, batch: Batch) -> Callable[[int], object]:
     identity = ResNetArcFace().eval().requires_grad_(False)
-    frozen = networks.FrozenNetworks(Vgg19Features().requires_grad_(False), None, identity)
+    frozen = networks.FrozenNetworks(vgg19=Vgg19Features().requires_grad_(False), identity=identity)
     # Random values cost as much as the published ones, which need a download.
     restoration.load_frozen = lambda _config: frozen
     recipe = restoration.Restoration(our_config(options), torch.device(options.device))
