@@ -58,6 +58,7 @@ def main(
     report: str | None,
     resume: Path | None,
     dry_run: bool,
+    profile: bool,
     quiet: bool,
     verbose: bool,
     **chosen: Any,
@@ -79,7 +80,15 @@ def main(
     from gfprestore.run import run_jobs
 
     shows_progress = not quiet and sys.stderr.isatty()
-    return run_jobs(jobs, options, report_name=report, resume=resume, say=_talk(quiet), shows_progress=shows_progress)
+    return run_jobs(
+        jobs,
+        options,
+        report_name=report,
+        resume=resume,
+        say=_talk(quiet),
+        shows_progress=shows_progress,
+        profiles=profile,
+    )
 
 
 def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:

@@ -194,6 +194,7 @@ OPTIONS = (
         metavar="N",
         help="Faces restored at once, gathered across photos.",
     ),
+    talk("--profile", is_flag=True, help="Tell at the end where the time went, by stage, and what was waited for."),
     talk("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
     talk("-v", "--verbose", is_flag=True, help="Tell what is done, and show tracebacks."),
 )

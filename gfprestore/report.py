@@ -9,6 +9,7 @@ from typing import Literal
 
 from gfprestore.errors import ExitCode
 from gfprestore.folders import Job
+from gfprestore.stagetimes import StageTimes
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Restored:
     """Width and height of the result in pixels."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Time spent by stage, such as `read`, `detect`, `restore`, `paste`, `write`."""
+    """Time spent by stage: those of `gfprestore.stagetimes.STEPS` that there was something to do in."""
 
     warnings: tuple[str, ...] = ()
     """One sentence each."""
@@ -135,6 +136,9 @@ class Report:
     failures: list[Failed] = field(default_factory=list)
     """Photos that failed, in order."""
 
+    times: StageTimes | None = None
+    """Sums the time of every stage; None where nobody asked."""
+
     started: float = field(default_factory=time.monotonic)
     """Time at which the run began, on the monotonic clock, in seconds."""
 
@@ -152,6 +156,8 @@ class Report:
                 self.restored += 1
             else:
                 self.without_face += 1
+            if self.times is not None:
+                self.times.add(outcome.seconds)
 
     @property
     def failed(self) -> int:

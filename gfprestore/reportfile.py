@@ -16,7 +16,10 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
   "strength": s}` and further facts, such as angles of identity in degrees. `refused` lists what was taken for a face
   and left alone as none: `{"box": ..., "score": s, "reason": text}`. Both have a `page`, from 2, on further pages.
 - The last line counts: `{"kind": "summary", "restored": n, "without_face": n, "skipped": n, "failed": n,
-  "unreached": n, "faces": n, "seconds": s, "exit_code": n}`. A run without it was killed.
+  "unreached": n, "faces": n, "seconds": s, "exit_code": n}`. A run without it was killed. With `--profile` it adds
+  `profile`: `wall` and `processor` seconds from the first photo to the last, `cores` that could be used, the `slowest`
+  step, and by step its `threads`, the seconds that they were `working` by stage and `waiting`, and their `share`, which
+  is working / (threads * wall).
 
 Undecodable bytes in a path are surrogates such as `\udcff`, as Python's `os.fsencode` understands them. A file may hold
 several runs one after the other.
@@ -193,6 +196,7 @@ def outcome_line(outcome: Outcome) -> dict[str, object]:
 
 def summary_line(report: Report, exit_code: int | None = None) -> dict[str, object]:
     """The last line of a run; the exit code is the outcomes' own unless the run ended early."""
+    profile = {} if report.times is None else {"profile": report.times.facts()}
     return {
         "kind": "summary",
         "restored": report.restored,
@@ -203,6 +207,7 @@ def summary_line(report: Report, exit_code: int | None = None) -> dict[str, obje
         "faces": report.faces,
         "seconds": round(report.seconds, 3),
         "exit_code": int(report.exit_code if exit_code is None else exit_code),
+        **profile,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
 from gfprestore import __version__
@@ -20,7 +20,9 @@ from gfprestore.pipeline import restore_photos
 from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
 from gfprestore.reportfile import ReportFile, read_lines
+from gfprestore.stagetimes import StageTimes
 from gfprestore.stopping import StopRequest
+from gfprestore.workplan import plan_work, usable_cores
 
 Say = Callable[[str], None]
 
@@ -36,6 +38,7 @@ def run_jobs(
     resume: Path | None,
     say: Say,
     shows_progress: bool,
+    profiles: bool = False,
 ) -> ExitCode:
     """Restores all jobs, telling the user what happens, and returns the exit status.
 
@@ -50,6 +53,7 @@ def run_jobs(
         resume: Report of an earlier run whose finished photos are left out.
         say: Takes one line for the user.
         shows_progress: Whether to draw a progress bar on stderr.
+        profiles: Whether to tell where the time went.
 
     Raises:
         GfprestoreError: The run ended early; its summary has been said.
@@ -59,7 +63,9 @@ def run_jobs(
     if resume is not None:
         jobs, earlier = _unfinished(jobs, resume, say)
     _tidy_up(jobs, options)
-    report = Report(planned=len(jobs))
+    plan = plan_work(options.batch_size)
+    times = StageTimes(plan.threads, usable_cores()) if profiles else None
+    report = Report(planned=len(jobs), times=times)
     with ExitStack() as stack:
         lines = None
         goes_on = resume is not None and report_name is not None and _is_same_file(Path(report_name), resume)
@@ -124,6 +130,8 @@ def _accounting(
         finally:
             if has_begun:
                 say(report.summary())
+                if report.times is not None:
+                    say(report.times.table())
 
 
 def _restore_all(
@@ -138,6 +146,7 @@ def _restore_all(
 ) -> None:
     with (
         RunProgress(len(jobs), is_shown=shows_progress) as progress,
+        report.times or nullcontext(),
         closing(restore_photos(jobs, models, options, should_stop=stop)) as outcomes,
     ):
         for outcome in outcomes:

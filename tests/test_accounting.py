@@ -24,7 +24,7 @@ from commands import call
 from fakes import fake_models
 from PIL import Image
 
-from gfprestore import photofile, photowrite, pipeline, run
+from gfprestore import photofile, photosteps, photowrite, run
 from gfprestore.background import ResizeUpscaler
 from gfprestore.engine import out_of_memory
 from gfprestore.errors import ExitCode
@@ -175,7 +175,7 @@ def source_vanishes(patch: Patch, album: Path) -> None:
             path.unlink()
         return usual(path, page)
 
-    patch.setattr(pipeline, "read_photo", read)
+    patch.setattr(photosteps, "read_photo", read)
 
 
 def source_changes(patch: Patch, album: Path) -> None:
@@ -199,7 +199,7 @@ def target_appears(patch: Patch, album: Path) -> None:
             path.write_bytes(b"of somebody else")
         return usual(path, *arguments, **settings)
 
-    patch.setattr(pipeline, "write_photo", write)
+    patch.setattr(photosteps, "write_photo", write)
 
 
 def asked_to_stop(patch: Patch, album: Path, number: signal.Signals) -> None:
@@ -211,7 +211,7 @@ def asked_to_stop(patch: Patch, album: Path, number: signal.Signals) -> None:
             signal.raise_signal(number)
         return usual(path, *arguments, **settings)
 
-    patch.setattr(pipeline, "write_photo", write)
+    patch.setattr(photosteps, "write_photo", write)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ FAULTS = {
         lambda patch, _: fails_once(patch, photofile, "decode_pixels", MemoryError()), 3, NO_MEMORY, ONE_FAILED
     ),
     "no memory to find scratches": Fault(
-        lambda patch, _: fails_once(patch, pipeline, "find_scratches", MemoryError()),
+        lambda patch, _: fails_once(patch, photosteps, "find_scratches", MemoryError()),
         3,
         NO_MEMORY,
         ONE_FAILED,
@@ -257,10 +257,10 @@ FAULTS = {
         ONE_FAILED,
     ),
     "no memory to retouch": Fault(
-        lambda patch, _: fails_once(patch, pipeline, "retouch_faces", MemoryError()), 3, NO_MEMORY, ONE_FAILED
+        lambda patch, _: fails_once(patch, photosteps, "retouch_faces", MemoryError()), 3, NO_MEMORY, ONE_FAILED
     ),
     "no memory to paste": Fault(
-        lambda patch, _: fails_once(patch, pipeline, "paste_faces", MemoryError()), 3, NO_MEMORY, ONE_FAILED
+        lambda patch, _: fails_once(patch, photosteps, "paste_faces", MemoryError()), 3, NO_MEMORY, ONE_FAILED
     ),
     "no memory to encode": Fault(
         lambda patch, _: fails_once(patch, photowrite, "encode_png", MemoryError()), 3, NO_MEMORY, ONE_FAILED
@@ -385,7 +385,7 @@ def on_page(patch: Patch, number: int, act: Callable[[], object]) -> list[int]:
             act()
         return photo
 
-    patch.setattr(pipeline, "read_photo", read_photo)
+    patch.setattr(photosteps, "read_photo", read_photo)
     use(patch, replace(fake_models(), detector=NoDetector()))  # type: ignore[arg-type]
     return read
 
@@ -431,7 +431,7 @@ def test_a_thread_that_raises_ends_the_run_with_its_traceback_and_the_account(
     sources = digests(album)
     with pytest.MonkeyPatch.context() as patch:
         use(patch, fake_models(darken))
-        fails_once(patch, pipeline, "paste_faces", KeyError("a bug"))
+        fails_once(patch, photosteps, "paste_faces", KeyError("a bug"))
         with pytest.raises(KeyError) as raised:
             call(album, "-o", out, "--report", report)
     (note,) = raised.value.__notes__

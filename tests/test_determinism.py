@@ -7,7 +7,6 @@ precision; the two precisions differ from each other by a stated tolerance.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gfprestore import workplan
 from gfprestore.folders import Job, plan_jobs
 from gfprestore.models import Models, load_models
 from gfprestore.options import RestoreOptions
@@ -75,7 +75,7 @@ def test_batch_size_and_number_of_threads_change_no_byte(
     cores: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(workplan, "usable_cores", lambda: cores)
     assert restored(jobs, models, replace(OPTIONS, batch_size=batch_size)) == expected
 
 

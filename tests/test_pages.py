@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from sample_photos import colours, full_metadata, photo, saved
 
-from gfprestore import exif, pipeline
+from gfprestore import exif, photosteps
 from gfprestore.folders import Job, plan_jobs
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo, PhotoMetadata
@@ -228,7 +228,7 @@ def test_one_page_is_alive_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
         most = max(most, len(alive))
         return found
 
-    monkeypatch.setattr(pipeline, "read_photo", counting_read)
+    monkeypatch.setattr(photosteps, "read_photo", counting_read)
     (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1))
     assert isinstance(outcome, Restored)
     # The first stays to the end, since the outcome tells of it; then the one before and the one that is read.
@@ -245,7 +245,7 @@ def test_a_page_without_memory_fails_the_photo_and_leaves_nothing(
             raise MemoryError
         return read_photo(path, page)
 
-    monkeypatch.setattr(pipeline, "read_photo", read)
+    monkeypatch.setattr(photosteps, "read_photo", read)
     (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions())
     assert isinstance(outcome, Failed) and "memory" in outcome.error
     assert list(jobs[0].target.parent.iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 from fakes import FakeDetector, fake_models
 from PIL import Image
 
-from gfprestore import pipeline
+from gfprestore import photosteps
 from gfprestore.colorize import SoftTint
 from gfprestore.errors import DeviceError, OutputError
 from gfprestore.folders import Job, plan_jobs
@@ -256,7 +256,7 @@ def test_the_number_of_photos_held_does_not_grow_with_the_folder(
         most = max(most, len(alive))
         return photo
 
-    monkeypatch.setattr(pipeline, "read_photo", counting_read)
+    monkeypatch.setattr(photosteps, "read_photo", counting_read)
     peaks = []
     for count in (30, 120):
         most = 0
@@ -274,7 +274,7 @@ def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: object, **__: object) -> None:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(pipeline, "write_photo", full)
+    monkeypatch.setattr(photosteps, "write_photo", full)
     with pytest.raises(OutputError):
         list(restore_photos(jobs, fake_models(), RestoreOptions()))
 

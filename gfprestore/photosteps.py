@@ -1,0 +1,211 @@
+"""What is done to one photo: read, search, restore its faces, and make the whole photo anew."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfprestore import __version__
+from gfprestore.background import ResizeUpscaler
+from gfprestore.colorize import colorize_photo
+from gfprestore.colour import to_8_bits, to_srgb
+from gfprestore.colouring import coloured_faces, has_to_be_coloured
+from gfprestore.descratch import fill_scratches, find_scratches
+from gfprestore.engine import out_of_memory
+from gfprestore.errors import PhotoError, printable
+from gfprestore.extras import copy_times, draw_boxes, save_faces
+from gfprestore.finding import find_faces
+from gfprestore.folders import Job
+from gfprestore.inwork import DroppedError, OpenPhoto, stamp_of
+from gfprestore.masks import Labels
+from gfprestore.metadata import tag_as_restored
+from gfprestore.models import Models
+from gfprestore.options import RestoreOptions
+from gfprestore.paste import paste_faces
+from gfprestore.photo import Photo
+from gfprestore.photofile import read_photo
+from gfprestore.photowrite import holds_pages, write_photo
+from gfprestore.report import FaceRecord, RefusedRecord, Restored, on_page
+from gfprestore.resize import output_size, resize_photo
+from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
+from gfprestore.stagetimes import Stopwatch
+
+logger = logging.getLogger(__name__)
+
+Crops = Sequence[NDArray[np.uint8]]
+"""What the networks see of faces: 8-bit sRGB, each (S, S, 3)."""
+
+
+def open_page(job: Job, options: RestoreOptions, page: int = 0) -> Photo:
+    """Reads one page of a photo, without its scratches where that was asked for.
+
+    Raises:
+        PhotoError: It cannot be read.
+    """
+    photo = read_photo(job.source, page)
+    if options.descratch:
+        photo = replace(photo, pixels=fill_scratches(photo.pixels, find_scratches(photo.pixels)))
+    return photo
+
+
+def with_faces(work: OpenPhoto, models: Models, options: RestoreOptions) -> tuple[OpenPhoto, Crops]:
+    """Returns the photo with its faces, and their crops."""
+    wanted = None if work.wanted is None else work.wanted.get(work.page, ())
+    faces, refused = find_faces(work.photo, models.detector, models.restorer.size, options, wanted)
+    crops = [to_8_bits(to_srgb(face.crop, work.photo.metadata.icc_profile)) for face in faces]
+    return replace(work, faces=faces, refused=refused), crops
+
+
+def restore_crops(models: Models, crops: Crops) -> list[RestoredCrop]:
+    """Restores one batch of crops and labels their pixels.
+
+    Raises:
+        OutOfMemoryError: The device's memory does not hold even one.
+    """
+    start = time.perf_counter()
+    try:
+        restored = models.restorer.restore(crops)
+        labels: list[tuple[Labels | None, Labels | None]] = [(None, None)] * len(crops)
+        if models.parser is not None:
+            parsed = models.parser.parse([*crops, *restored])
+            labels = list(zip(parsed[: len(crops)], parsed[len(crops) :], strict=True))
+    except MemoryError as error:
+        raise out_of_memory(models.restorer.device) from error
+    share = (time.perf_counter() - start) / len(crops)
+    return [RestoredCrop(crop, *pair, share) for crop, pair in zip(restored, labels, strict=True)]
+
+
+def finish_photo(
+    work: OpenPhoto,
+    crops: Sequence[RestoredCrop],
+    models: Models,
+    options: RestoreOptions,
+    should_stop: Callable[[], bool],
+) -> Restored:
+    """Puts the restored faces into the enlarged photo and writes it.
+
+    Raises:
+        DroppedError: The run stops before the photo is whole.
+        PhotoError: A further page cannot be read, or the result cannot be made.
+        TargetExistsError: The result appeared in the meantime.
+        OutputError: The output folder cannot be written.
+    """
+    watch = Stopwatch({**work.seconds, "restore": sum(crop.seconds for crop in crops)})
+    retouches = retouch_faces(work.photo, work.faces, crops, options, models.recogniser)
+    watch.lap("retouch")
+    result = _assemble(work, crops, retouches, models, options, watch)
+    if options.save_faces is not None:
+        # First, since a photo whose result is there counts as done.
+        save_faces(options.save_faces, work.job.relative, work.faces, retouches)
+    records, refused, notes = [retouch.record for retouch in retouches], [*work.refused], [*work.photo.warnings]
+    pages: Iterable[Photo] = ()
+    if holds_pages(work.job.target):
+        told = _Told(records, refused, notes)
+        pages = _further_pages(work, models, options, should_stop, told, watch)
+    elif work.photo.pages > 1:
+        notes.append(f"Only the first of {work.photo.pages} pages was restored; --format tiff restores them all.")
+    notes += write_photo(
+        work.job.target, result, quality=options.quality, overwrite=options.overwrite, further_pages=pages
+    )
+    if options.preserve_times:
+        try:
+            copy_times(work.job.source, work.job.target)
+        except PhotoError as error:
+            notes.append(str(error))
+    watch.lap("write")
+    size = result.pixels.shape[1], result.pixels.shape[0]
+    outcome = Restored(work.job, tuple(records), size, watch.seconds, tuple(notes), tuple(refused))
+    for line in outcome.decisions():
+        logger.debug("%s: %s", work.job.source, line)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the outcome will tell; further pages add to it."""
+
+    records: list[FaceRecord]
+    refused: list[RefusedRecord]
+    notes: list[str]
+
+
+def _further_pages(
+    work: OpenPhoto,
+    models: Models,
+    options: RestoreOptions,
+    should_stop: Callable[[], bool],
+    told: _Told,
+    watch: Stopwatch,
+) -> Iterator[Photo]:
+    """Yields the restored pages after the first, each worked on when it is asked for, and adds to what is told.
+
+    Raises:
+        DroppedError: The run stops; there may be hundreds of pages.
+        PhotoError: A page cannot be read, or the file is not the one that the first page came from.
+    """
+    for page in range(1, work.photo.pages):
+        watch.lap("write")
+        if should_stop():
+            raise DroppedError
+        opened = replace(work, photo=open_page(work.job, options, page), page=page)
+        if stamp_of(work.job.source) != work.stamp:
+            raise PhotoError(f"{printable(work.job.source)} changed while it was read; run again once it is complete.")
+        watch.lap("read")
+        opened, inputs = with_faces(opened, models, options)
+        watch.lap("detect")
+        batches = [inputs[start : start + options.batch_size] for start in range(0, len(inputs), options.batch_size)]
+        crops = [crop for batch in batches for crop in restore_crops(models, list(batch))]
+        watch.lap("restore")
+        retouches = retouch_faces(opened.photo, opened.faces, crops, options, models.recogniser)
+        watch.lap("retouch")
+        if options.save_faces is not None:
+            name = work.job.relative.with_name(f"{work.job.relative.name}.page{page + 1}")
+            save_faces(options.save_faces, name, opened.faces, retouches)
+        told.records.extend(on_page(retouch.record, page + 1) for retouch in retouches)
+        told.refused.extend(replace(item, page=page + 1) for item in opened.refused)
+        told.notes.extend(f"Page {page + 1}: {note}" for note in opened.photo.warnings)
+        yield _assemble(opened, crops, retouches, models, options, watch)
+
+
+def _assemble(
+    work: OpenPhoto,
+    crops: Sequence[RestoredCrop],
+    retouches: Sequence[Retouch],
+    models: Models,
+    options: RestoreOptions,
+    watch: Stopwatch,
+) -> Photo:
+    """Returns the whole photo, upscaled, with its restored faces, and coloured where that was asked for."""
+    photo = work.photo
+    height, width = photo.pixels.shape[:2]
+    size = output_size(width, height, options.upscale)
+    canvas = models.upscaler.upscale(photo.pixels, size)
+    alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
+    watch.lap("background")
+    patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
+    paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
+    watch.lap("paste")
+    is_coloured = models.chroma is not None and has_to_be_coloured(photo.pixels, options)
+    if models.chroma is not None and is_coloured:
+        faces = coloured_faces(
+            work.faces,
+            crops,
+            models.colourist,
+            region=models.chroma.face_region,
+            batch_size=options.batch_size,
+            photo_size=(width, height),
+            canvas_size=size,
+        )
+        canvas = colorize_photo(canvas, models.chroma, faces, options.color_strength)
+        watch.lap("colour")
+    if options.draw_boxes:
+        draw_boxes(canvas, (width, height), [*(retouch.record for retouch in retouches), *work.refused])
+    metadata = photo.metadata
+    if options.tag and (patches or is_coloured):
+        metadata = tag_as_restored(metadata, models.face_model, __version__)
+    return replace(photo, pixels=canvas, alpha=alpha, is_gray=photo.is_gray and not is_coloured, metadata=metadata)
