@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -15,25 +15,21 @@ from PIL import Image
 
 from gfprestore import exif
 from gfprestore.atomic import atomic_file
+from gfprestore.bmpwriter import write_bmp
 from gfprestore.colour import profile_space, to_8_bits, to_srgb
 from gfprestore.errors import PhotoError, printable
-from gfprestore.metadata import photoshop_segment
-from gfprestore.photo import Photo, PhotoMetadata, Pixels
+from gfprestore.filepixels import FilePixels
+from gfprestore.jpegwriter import write_jpeg
+from gfprestore.photo import Photo
 from gfprestore.pngchunks import encode_png
 from gfprestore.tiffwriter import append_page, write_tiff
 from gfprestore.walk import split_suffix
 
-_BEST_QUALITY = 95
-"""Quality where none is asked for and the source has no JPEG tables: beyond it files grow and nothing is seen."""
+_BEST_WEBP_QUALITY = 95
+"""Where none is asked for: beyond it files grow and nothing is seen."""
 
 _LARGEST_SIDE = {"JPEG": 65500, "WebP": 16383}
 """Limits of libjpeg and of the WebP container, in pixels."""
-
-_LARGEST_SEGMENT = 65533
-"""Bytes of content in a JPEG segment."""
-
-_XMP_PREFIX_BYTES = 29
-"""What a JPEG's XMP segment holds before the packet."""
 
 _ENCODER_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SystemError, cv2.error, exif.ExifError)
 """What encoders raise; a write that the disk refuses is told apart by its error number. Memory that runs out is left to
@@ -78,7 +74,7 @@ def write_photo(
             notes = write(stream, _sized(photo), quality)
         for page in further_pages:
             with _told(path):
-                append_page(stream, _channels(sized := _sized(page)), sized.metadata)
+                append_page(stream, FilePixels(sized := _sized(page)), sized.metadata)
     return tuple(notes)
 
 
@@ -119,32 +115,32 @@ def _sized_exif(block: bytes, width: int, height: int) -> bytes | None:
         return block
 
 
-def _flattened(photo: Photo, notes: list[str]) -> Photo:
+def _shallow(photo: Photo) -> Photo:
+    """The photo at 8 bits."""
+    alpha = None if photo.alpha is None else to_8_bits(photo.alpha)
+    return replace(photo, pixels=to_8_bits(photo.pixels), alpha=alpha)
+
+
+def _flattened(photo: Photo) -> Photo:
     """The photo at 8 bits and opaque: transparent parts show white."""
-    photo = _shallow(photo, notes)
+    photo = _shallow(photo)
     if photo.alpha is None:
         return photo
-    if photo.alpha.min() < 255:
-        notes.append("Transparent parts are shown on white, since the format holds no opacity.")
     opacity = photo.alpha[:, :, None].astype(np.uint16)  # [H W 1]
     blended = (photo.pixels * opacity + 255 * (255 - opacity) + 127) // 255
     return replace(photo, pixels=blended.astype(np.uint8), alpha=None)
 
 
-def _shallow(photo: Photo, notes: list[str]) -> Photo:
+def _depth_notes(photo: Photo) -> list[str]:
     if photo.pixels.dtype == np.uint8:
-        return photo
-    notes.append("16 bits a channel were reduced to 8, which is what the format holds.")
-    alpha = None if photo.alpha is None else to_8_bits(photo.alpha)
-    return replace(photo, pixels=to_8_bits(photo.pixels), alpha=alpha)
+        return []
+    return ["16 bits a channel were reduced to 8, which is what the format holds."]
 
 
-def _channels(photo: Photo) -> Pixels:
-    """The pixels as the file holds them: (H, W) for gray, else (H, W, C) with opacity last."""
-    gray = photo.pixels[:, :, :1] if photo.is_gray else photo.pixels
-    if photo.alpha is not None:
-        return cast("Pixels", np.concatenate([gray, photo.alpha[:, :, None]], axis=2))  # [H W C]
-    return cast("Pixels", np.ascontiguousarray(gray[:, :, 0] if photo.is_gray else gray))
+def _opacity_notes(photo: Photo) -> list[str]:
+    if photo.alpha is None or to_8_bits(photo.alpha.min(keepdims=True)) == 255:
+        return []
+    return ["Transparent parts are shown on white, since the format holds no opacity."]
 
 
 def _check_side(photo: Photo, format: str) -> None:
@@ -156,81 +152,50 @@ def _check_side(photo: Photo, format: str) -> None:
         )
 
 
-def _encoded(photo: Photo, format: str, **settings: Any) -> bytes:
-    # In memory: Pillow writes to a real file without telling a full disk from any other fault.
-    buffer = io.BytesIO()
-    Image.fromarray(_channels(photo)).save(buffer, format, **{k: v for k, v in settings.items() if v is not None})
-    return buffer.getvalue()
-
-
 def _write_jpeg(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
-    notes: list[str] = []
     _check_side(photo, "JPEG")
-    photo = _flattened(photo, notes)
-    metadata = photo.metadata
-    settings: dict[str, Any] = {"quality": quality or _BEST_QUALITY, "subsampling": 0}
-    if quality is None and metadata.jpeg_tables:
-        settings = {"qtables": metadata.jpeg_tables, "subsampling": metadata.jpeg_subsampling or 0}
-    parts = _jpeg_parts(metadata, notes)
-    stream.write(_encoded(photo, "JPEG", dpi=metadata.dpi, icc_profile=metadata.icc_profile, **parts, **settings))
-    return notes
-
-
-def _jpeg_parts(metadata: PhotoMetadata, notes: list[str]) -> dict[str, bytes]:
-    """What goes into segments of their own, where it fits into one."""
-    parts: dict[str, bytes] = {}
-    if metadata.exif is not None:
-        parts["exif"] = b"Exif\x00\x00" + metadata.exif
-    if metadata.xmp is not None:
-        parts["xmp"] = metadata.xmp
-    if metadata.comment is not None:
-        parts["comment"] = metadata.comment
-    if metadata.iptc is not None:
-        parts["extra"] = photoshop_segment(metadata.iptc)
-    for name in list(parts):
-        if len(parts[name]) + (_XMP_PREFIX_BYTES if name == "xmp" else 0) > _LARGEST_SEGMENT:
-            del parts[name]
-            notes.append(f"The {_PART_NAMES[name]} data are too long for a JPEG and were left out.")
-    if "extra" in parts:
-        parts["extra"] = b"\xff\xed" + (len(parts["extra"]) + 2).to_bytes(2, "big") + parts["extra"]
-    return parts
-
-
-_PART_NAMES = {"exif": "EXIF", "xmp": "XMP", "comment": "comment", "extra": "IPTC"}
+    notes = write_jpeg(stream, FilePixels(photo, _flattened), photo.metadata, quality)
+    return [*_depth_notes(photo), *_opacity_notes(photo), *notes]
 
 
 def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
-    notes = _iptc_note(photo, "WebP")
     _check_side(photo, "WebP")
-    photo = _shallow(photo, notes)
     metadata = photo.metadata
-    coloured = replace(photo, is_gray=False)  # The format knows no gray.
+    height, _ = photo.pixels.shape[:2]
+    # The format knows no gray, and its encoder wants the whole photo.
+    pixels = FilePixels(replace(photo, is_gray=False), _shallow).rows(0, height)
     profile = metadata.icc_profile if profile_space(metadata.icc_profile) == "RGB" else None
-    settings: dict[str, Any] = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": profile, "exact": True}
-    stream.write(_encoded(coloured, "WEBP", quality=quality or _BEST_QUALITY, **settings))
-    return notes
+    parts = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": profile}
+    settings: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
+    # In memory: Pillow writes to a real file without telling a full disk from any other fault.
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality or _BEST_WEBP_QUALITY, exact=True, **settings)
+    stream.write(buffer.getbuffer())
+    return [*_iptc_notes(photo, "WebP"), *_depth_notes(photo)]
 
 
 def _write_bmp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
-    notes: list[str] = []
-    photo = _flattened(photo, notes)
-    photo = replace(photo, pixels=to_srgb(photo.pixels, photo.metadata.icc_profile))
-    stream.write(_encoded(photo, "BMP", dpi=photo.metadata.dpi))
-    return notes
+    write_bmp(stream, FilePixels(photo, _flattened_srgb), photo.metadata.dpi)
+    return [*_depth_notes(photo), *_opacity_notes(photo)]
+
+
+def _flattened_srgb(photo: Photo) -> Photo:
+    photo = _flattened(photo)
+    return replace(photo, pixels=to_srgb(photo.pixels, photo.metadata.icc_profile))
 
 
 def _write_png(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
-    for part in encode_png(_channels(photo), photo.metadata):
+    for part in encode_png(FilePixels(photo), photo.metadata):
         stream.write(part)
-    return _iptc_note(photo, "PNG")
+    return _iptc_notes(photo, "PNG")
 
 
 def _write_tiff(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
-    write_tiff(stream, _channels(photo), photo.metadata)
+    write_tiff(stream, FilePixels(photo), photo.metadata)
     return []
 
 
-def _iptc_note(photo: Photo, format: str) -> list[str]:
+def _iptc_notes(photo: Photo, format: str) -> list[str]:
     return [] if photo.metadata.iptc is None else [f"The IPTC data were left out, since {format} holds none."]
 
 

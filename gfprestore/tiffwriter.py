@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gfprestore.exif import EMPTY_BLOCK, LONG, RATIONAL, SHORT, UNDEFINED, byte_order, directory_bytes, moved, pack
+from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata, Pixels
 
 _STRIP_BYTES = 1 << 20
@@ -41,12 +42,12 @@ _EMPTY_MOTOROLA_BLOCK = b"MM\x00*\x00\x00\x00\x08" + bytes(6)
 _DPI_DENOMINATOR = 1000
 
 
-def write_tiff(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> None:
+def write_tiff(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
     """Writes a file of one page, compressed without loss, strip by strip.
 
     Args:
         stream: Empty file, open for writing at its start.
-        channels: uint8 or uint16, (H, W) gray or (H, W, C) with C = 2 gray and opacity, 3 RGB, 4 RGB and opacity.
+        pixels: uint8 or uint16.
         metadata: EXIF, XMP, IPTC, colour profile and resolution become tags.
 
     Raises:
@@ -55,10 +56,10 @@ def write_tiff(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> N
     """
     block = metadata.exif or EMPTY_BLOCK
     stream.write(block + bytes(len(block) % 2))
-    _write_page(stream, block, channels, metadata, pointer_at=4)
+    _write_page(stream, block, pixels, metadata, pointer_at=4)
 
 
-def append_page(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> None:
+def append_page(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
     """Adds a page to a file that `write_tiff` has written; see there.
 
     The page's EXIF block is moved as a whole, which leaves offsets in a maker note behind. One in the other byte order
@@ -66,7 +67,7 @@ def append_page(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> 
 
     Args:
         stream: The file, open for reading and writing.
-        channels: As for `write_tiff`.
+        pixels: As for `write_tiff`.
         metadata: As for `write_tiff`.
     """
     stream.seek(0)
@@ -80,7 +81,7 @@ def append_page(stream: BinaryIO, channels: Pixels, metadata: PhotoMetadata) -> 
         block = EMPTY_BLOCK if order == "<" else _EMPTY_MOTOROLA_BLOCK
     block = moved(block, start)
     stream.write(block + bytes(len(block) % 2))
-    _write_page(stream, block, channels, metadata, pointer_at)
+    _write_page(stream, block, pixels, metadata, pointer_at)
 
 
 def _end_of_chain(stream: BinaryIO, order: str) -> int:
@@ -96,31 +97,33 @@ def _end_of_chain(stream: BinaryIO, order: str) -> int:
         pointer_at = at + 2 + _ENTRY_BYTES * count
 
 
-def _write_page(stream: BinaryIO, block: bytes, channels: Pixels, metadata: PhotoMetadata, pointer_at: int) -> None:
+def _write_page(stream: BinaryIO, block: bytes, pixels: FilePixels, metadata: PhotoMetadata, pointer_at: int) -> None:
     """Writes strips and directory at the stream's end, and where the directory is at `pointer_at`."""
     order = byte_order(block)
-    height, width = channels.shape[:2]
-    samples = channels.reshape(height, width, -1)  # [H W C]
-    if samples.shape[2] == 2 and samples.dtype == np.uint16:
-        # Gray with opacity at 16 bits is legal, but few readers know it, Pillow not among them.
-        samples = samples[:, :, [0, 0, 0, 1]]
-    rows = max(1, _STRIP_BYTES // (width * samples.shape[2] * samples.itemsize))
+    height, width = pixels.size
+    first = _samples(pixels.rows(0, 1))
+    rows = max(1, _STRIP_BYTES // (width * first.shape[2] * first.itemsize))
     offsets, sizes = [], []
-    for top in range(0, height, rows):
-        strip = zlib.compress(_predicted(samples[top : top + rows], order), _LEVEL)
+    for band in pixels.bands(rows):
+        strip = zlib.compress(_predicted(_samples(band), order), _LEVEL)
         offsets.append(stream.tell())
         sizes.append(len(strip))
         stream.write(strip + bytes(len(strip) % 2))
     at = stream.tell()
     if at > _LARGEST_FILE:
         raise ValueError(_TOO_LARGE)
-    tags = _pixel_tags(order, samples, rows, offsets, sizes) | _metadata_tags(order, metadata)
+    tags = _pixel_tags(order, first, height, rows, offsets, sizes) | _metadata_tags(order, metadata)
     directory = directory_bytes(block, tags, at)
     if at + len(directory) > _LARGEST_FILE:
         raise ValueError(_TOO_LARGE)
     stream.write(directory)
     stream.seek(pointer_at)
     stream.write(struct.pack(order + "I", at))
+
+
+def _samples(band: Pixels) -> Pixels:
+    """Gray with opacity at 16 bits as four channels: it is legal, but few readers know it, Pillow not among them."""
+    return band[:, :, [0, 0, 0, 1]] if band.shape[2] == 2 and band.dtype == np.uint16 else band
 
 
 def _predicted(strip: Pixels, order: str) -> bytes:
@@ -132,13 +135,13 @@ def _predicted(strip: Pixels, order: str) -> bytes:
 
 
 def _pixel_tags(
-    order: str, samples: Pixels, rows: int, offsets: list[int], sizes: list[int]
+    order: str, row: Pixels, height: int, rows: int, offsets: list[int], sizes: list[int]
 ) -> dict[int, tuple[int, int, bytes]]:
-    height, width, count = samples.shape
+    _, width, count = row.shape
     tags = {
         256: pack(order, LONG, [width]),
         257: pack(order, LONG, [height]),
-        258: pack(order, SHORT, [samples.itemsize * 8] * count),
+        258: pack(order, SHORT, [row.itemsize * 8] * count),
         259: pack(order, SHORT, [_ADOBE_DEFLATE]),
         262: pack(order, SHORT, [_RGB if count > 2 else _BLACK_IS_ZERO]),
         273: pack(order, LONG, offsets),

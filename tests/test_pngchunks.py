@@ -1,0 +1,137 @@
+"""PNGs written in bands: the filter as the specification words it, and pixels that other decoders read."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gfprestore import pngchunks
+from gfprestore.filepixels import FilePixels
+from gfprestore.photo import Photo, PhotoMetadata, Pixels
+from gfprestore.pngchunks import encode_png
+
+NOTHING = PhotoMetadata("PNG")
+
+
+def made(height: int, width: int, dtype: type, *, is_gray: bool, has_alpha: bool) -> Photo:
+    """Rough photos, gray where asked."""
+    top = np.iinfo(dtype).max
+    random = np.random.default_rng(height * 100 + width)
+    pixels = random.integers(0, top, (height, width, 1 if is_gray else 3), dtype, endpoint=True)
+    alpha = random.integers(0, top, (height, width), dtype, endpoint=True) if has_alpha else None
+    return Photo(np.repeat(pixels, 3, axis=2) if is_gray else pixels, NOTHING, alpha, is_gray)
+
+
+def encoded(photo: Photo, metadata: PhotoMetadata = NOTHING, *, band_bytes: int = 1 << 20) -> bytes:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pngchunks, "_BAND_BYTES", band_bytes)
+        return b"".join(encode_png(FilePixels(photo), metadata))
+
+
+def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and contents, with signature and checksums looked at."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    found, at = [], 8
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        name, content = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        assert struct.unpack_from(">I", data, at + 8 + length) == (zlib.crc32(name + content),)
+        found.append((name, content))
+        at += 12 + length
+    return found
+
+
+def predicted(a: int, b: int, c: int) -> int:
+    """The Paeth predictor in the words of section 9.4."""
+    p = a + b - c
+    pa, pb, pc = abs(p - a), abs(p - b), abs(p - c)
+    if pa <= pb and pa <= pc:
+        return a
+    return b if pb <= pc else c
+
+
+def filtered_slowly(photo: Photo) -> bytes:
+    """Filtered rows, byte by byte."""
+    gray = photo.pixels[:, :, :1] if photo.is_gray else photo.pixels
+    samples = gray if photo.alpha is None else np.dstack([gray, photo.alpha])
+    rows = [row.astype(row.dtype.newbyteorder(">")).tobytes() for row in samples]
+    step = samples.shape[2] * samples.itemsize
+    out = bytearray()
+    for y, row in enumerate(rows):
+        out.append(4)
+        for x, value in enumerate(row):
+            a = row[x - step] if x >= step else 0
+            b = rows[y - 1][x] if y else 0
+            c = rows[y - 1][x - step] if y and x >= step else 0
+            out.append((value - predicted(a, b, c)) % 256)
+    return bytes(out)
+
+
+def in_order(photo: Photo) -> Pixels:
+    """The pixels as OpenCV gives them."""
+    bgr = photo.pixels[:, :, :1] if photo.is_gray else photo.pixels[:, :, ::-1]
+    if photo.alpha is None:
+        return bgr[:, :, 0] if photo.is_gray else bgr
+    if photo.is_gray:
+        bgr = np.repeat(bgr, 3, axis=2)
+    return np.dstack([bgr, photo.alpha])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    *(st.integers(1, 30), st.integers(1, 25), st.sampled_from([np.uint8, np.uint16])),
+    *(st.booleans(), st.booleans(), st.integers(1, 400)),
+)
+def test_every_byte_is_filtered_as_specified_whatever_the_bands(
+    height: int, width: int, dtype: type, is_gray: bool, has_alpha: bool, band_bytes: int
+) -> None:
+    photo = made(height, width, dtype, is_gray=is_gray, has_alpha=has_alpha)
+    data = encoded(photo, band_bytes=band_bytes)
+    found = chunks(data)
+    assert found[0][0] == b"IHDR" and found[-1] == (b"IEND", b"")
+    packed = b"".join(content for name, content in found if name == b"IDAT")
+    assert zlib.decompress(packed) == filtered_slowly(photo)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(decoded, in_order(photo))
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert image.size == (width, height)
+
+
+def test_ties_in_the_filter_go_as_specified() -> None:
+    """Few levels make the three distances equal often."""
+    levels = np.random.default_rng(1).integers(0, 3, (40, 50, 1)).astype(np.uint8)
+    photo = Photo(np.repeat(levels * 127, 3, axis=2), NOTHING, is_gray=True)
+    packed = b"".join(content for name, content in chunks(encoded(photo)) if name == b"IDAT")
+    assert zlib.decompress(packed) == filtered_slowly(photo)
+
+
+def test_metadata_stand_before_the_pixels() -> None:
+    """Section 5.6: colour profile and resolution come before the first IDAT; ours all do."""
+    metadata = PhotoMetadata("PNG", exif=b"II*\x00", icc_profile=b"p" * 200, xmp=b"<x/>", dpi=(300.0, 150.0))
+    photo = made(30, 30, np.uint8, is_gray=False, has_alpha=False)
+    found = chunks(encoded(photo, metadata, band_bytes=100))
+    names = [name for name, _ in found]
+    assert names[:5] == [b"IHDR", b"iCCP", b"pHYs", b"iTXt", b"eXIf"]
+    assert set(names[5:-1]) == {b"IDAT"}
+    content = dict(found)
+    assert content[b"pHYs"] == struct.pack(">IIB", 11811, 5906, 1)
+    assert zlib.decompress(content[b"iCCP"].removeprefix(b"ICC profile\x00\x00")) == metadata.icc_profile
+
+
+def test_files_are_not_larger_than_another_encoders() -> None:
+    """OpenCV's at the same level and filter, on a slope with grain."""
+    y, x = np.mgrid[:200, :300]
+    grain = np.random.default_rng(0).normal(0, 3, (200, 300, 3))
+    pixels = np.clip((x * 0.5 + y * 0.3)[:, :, None] + grain, 0, 255).astype(np.uint8)
+    filters = [cv2.IMWRITE_PNG_COMPRESSION, 4, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH]
+    _, other = cv2.imencode(".png", pixels, [*filters, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED])
+    assert len(encoded(Photo(pixels, NOTHING))) < 1.02 * len(other)
