@@ -233,14 +233,18 @@ def arguments_of(faces: Path, output: Path, *changes: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_sigterm_writes_a_checkpoint_that_goes_on(faces, tmp_path):
+@pytest.mark.parametrize("reaches_workers", [False, True])
+def test_sigterm_writes_a_checkpoint_that_goes_on(faces, tmp_path, reaches_workers):
     changes = ["run.steps=100000", "run.batch=2", "data.workers=1"]
     line = [sys.executable, "-m", "gfprestore.training.cli", *arguments_of(faces, tmp_path, *changes)]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not (tmp_path / "numbers.jsonl").exists() or not numbers(tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    if reaches_workers:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
     _, told = process.communicate()
     assert process.returncode == 143 and "Traceback" not in told
     (checkpoint,) = find_checkpoints(tmp_path)

@@ -185,6 +185,7 @@ def _scale_components(components: Components, size: int) -> Components:
 def _quiet_worker(_worker: int) -> None:
     # Workers share the processor with each other and the trainer; OpenCV would start a thread for every core in each.
     cv2.setNumThreads(0)
-    # Ctrl-C and SIGTERM reach the whole group; the trainer alone decides what follows.
+    # Ctrl-C and SIGTERM often reach the whole group; the trainer alone decides what follows. A worker that ended now
+    # would end the step that the trainer finishes first; without a trainer it ends by itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
