@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
 from gfprestore.background_package import PackageUpscaler
+from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import UsageError, WeightsError
 from gfprestore.photo import Pixels
 from gfprestore.resize import Enlargement, resize_photo
@@ -42,18 +43,20 @@ class Upscaler(Protocol):
         """What it is, for the user: `Real-ESRGAN x2plus`, `Lanczos`."""
         ...
 
-    def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    def upscale(self, pixels: Pixels, size: tuple[int, int], should_stop: ShouldStop = bool) -> Pixels:
         """Enlarge one photo.
 
         Args:
             pixels: RGB, uint8 or uint16, (H, W, 3).
             size: Exact new (W, H).
+            should_stop: Asked between tiles, where there are tiles.
 
         Returns:
             RGB of `size`, with the dtype of `pixels`; exactly gray where `pixels` is.
 
         Raises:
             DeviceError: Memory does not hold even the smallest tile.
+            DroppedError: `should_stop` said yes.
         """
         ...
 
@@ -68,8 +71,9 @@ class ResizeUpscaler:
     enlargement: Enlargement
     """Kernel for growing axes."""
 
-    def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    def upscale(self, pixels: Pixels, size: tuple[int, int], should_stop: ShouldStop = bool) -> Pixels:
         """Enlarge one photo; see `Upscaler.upscale`."""
+        drop_if(should_stop)
         return resize_photo(pixels, size, self.enlargement)
 
 

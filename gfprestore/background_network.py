@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gfprestore.batches import SharedBatches
+from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import DeviceError, UsageError
 from gfprestore.native.upscaler import build_native_upscaler
@@ -146,12 +147,12 @@ class NetworkUpscaler:
         self._bytes_per_pixel: float = getattr(runner, "bytes_per_pixel", estimate)
         self._batches = SharedBatches(lambda batch: runner.run(batch)[0])
 
-    def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    def upscale(self, pixels: Pixels, size: tuple[int, int], should_stop: ShouldStop = bool) -> Pixels:
         """Enlarge one photo; see `gfprestore.background.Upscaler.upscale`."""
         while True:
             grid = self._plan(pixels)
             try:
-                canvas = self._run_tiles(pixels, grid)
+                canvas = self._run_tiles(pixels, grid, should_stop)
                 break
             except DeviceError as error:
                 side = max(grid.height, grid.width)
@@ -180,7 +181,7 @@ class NetworkUpscaler:
             square=self._is_square,
         )
 
-    def _run_tiles(self, pixels: Pixels, grid: TileGrid) -> FeatherCanvas:
+    def _run_tiles(self, pixels: Pixels, grid: TileGrid, should_stop: ShouldStop) -> FeatherCanvas:
         size = pixels.shape[1], pixels.shape[0]
         canvas = FeatherCanvas(grid, self._factor, size, pixels.dtype, has_equal_channels(pixels))
         fitting = int(self._budget / (self._bytes_per_pixel * grid.height * grid.width))
@@ -188,6 +189,7 @@ class NetworkUpscaler:
         most = 1 if self._is_processor else max(1, min(fitting, _LARGEST_BATCH))
         tiles = (cut_tile(pixels, top, left, grid) for top, left in grid)
         while batch := list(islice(tiles, most)):
+            drop_if(should_stop)
             for values in self._batches.run(batch, most):
                 canvas.place(values)
         return canvas

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import DeviceError, UsageError
 from gfprestore.photo import Pixels
 from gfprestore.resize import has_equal_channels, resize_photo
@@ -60,8 +61,8 @@ class PackageUpscaler:
                 device=torch.device(device),
             )
 
-    def upscale(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
-        """Enlarge one photo; see `Upscaler.upscale`."""
+    def upscale(self, pixels: Pixels, size: tuple[int, int], should_stop: ShouldStop = bool) -> Pixels:
+        """Enlarge one photo; see `Upscaler.upscale`. It asks only when its turn comes: the package hears nothing."""
         if pixels.dtype == np.uint16 and pixels.max() <= _LARGEST_8_BIT:
             return resize_photo(pixels, size)
         is_gray = has_equal_channels(pixels)
@@ -69,6 +70,7 @@ class PackageUpscaler:
         talk = io.StringIO()
         try:
             with self._lock, contextlib.redirect_stdout(talk):
+                drop_if(should_stop)
                 result, _ = self._enhancer.enhance(source)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise _out_of_memory() from error

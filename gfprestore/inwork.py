@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 
+from gfprestore.dropping import DroppedError
 from gfprestore.errors import GfprestoreError, PhotoError, printable
 from gfprestore.face_choice import FaceBox
 from gfprestore.folders import Job
@@ -55,10 +56,6 @@ def stamp_of(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return status.st_size, status.st_mtime_ns
-
-
-class DroppedError(Exception):
-    """The run stops before this photo is whole."""
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from gfprestore.colorize import colorize_photo
 from gfprestore.colour import to_8_bits, to_srgb
 from gfprestore.colouring import coloured_faces, has_to_be_coloured
 from gfprestore.descratch import fill_scratches, find_scratches
+from gfprestore.dropping import drop_if
 from gfprestore.engine import out_of_memory
 from gfprestore.errors import PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.finding import find_faces
 from gfprestore.folders import Job
-from gfprestore.inwork import DroppedError, OpenPhoto, stamp_of
+from gfprestore.inwork import OpenPhoto, stamp_of
 from gfprestore.masks import Labels
 from gfprestore.metadata import tag_as_restored
 from gfprestore.models import Models
@@ -98,7 +99,7 @@ def finish_photo(
     watch = Stopwatch({**work.seconds, "restore": sum(crop.seconds for crop in crops)})
     retouches = retouch_faces(work.photo, work.faces, crops, options, models.recogniser)
     watch.lap("retouch")
-    result = _assemble(work, crops, retouches, models, options, watch)
+    result = _assemble(work, crops, retouches, models, options, watch, should_stop)
     if options.save_faces is not None:
         # First, since a photo whose result is there counts as done.
         save_faces(options.save_faces, work.job.relative, work.faces, retouches)
@@ -150,8 +151,7 @@ def _further_pages(
     """
     for page in range(1, work.photo.pages):
         watch.lap("write")
-        if should_stop():
-            raise DroppedError
+        drop_if(should_stop)
         opened = replace(work, photo=open_page(work.job, options, page), page=page)
         if stamp_of(work.job.source) != work.stamp:
             raise PhotoError(f"{printable(work.job.source)} changed while it was read; run again once it is complete.")
@@ -169,7 +169,7 @@ def _further_pages(
         told.records.extend(on_page(retouch.record, page + 1) for retouch in retouches)
         told.refused.extend(replace(item, page=page + 1) for item in opened.refused)
         told.notes.extend(f"Page {page + 1}: {note}" for note in opened.photo.warnings)
-        yield _assemble(opened, crops, retouches, models, options, watch)
+        yield _assemble(opened, crops, retouches, models, options, watch, should_stop)
 
 
 def _assemble(
@@ -179,12 +179,17 @@ def _assemble(
     models: Models,
     options: RestoreOptions,
     watch: Stopwatch,
+    should_stop: Callable[[], bool],
 ) -> Photo:
-    """Returns the whole photo, upscaled, with its restored faces, and coloured where that was asked for."""
+    """Returns the whole photo, upscaled, with its restored faces, and coloured where that was asked for.
+
+    Raises:
+        DroppedError: The run stops; a network takes minutes for a large background.
+    """
     photo = work.photo
     height, width = photo.pixels.shape[:2]
     size = output_size(width, height, options.upscale)
-    canvas = models.upscaler.upscale(photo.pixels, size)
+    canvas = models.upscaler.upscale(photo.pixels, size, should_stop)
     alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
     watch.lap("background")
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
@@ -192,6 +197,7 @@ def _assemble(
     watch.lap("paste")
     is_coloured = models.chroma is not None and has_to_be_coloured(photo.pixels, options)
     if models.chroma is not None and is_coloured:
+        drop_if(should_stop)
         faces = coloured_faces(
             work.faces,
             crops,

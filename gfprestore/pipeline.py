@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.atomic import TargetExistsError
+from gfprestore.dropping import DroppedError
 from gfprestore.errors import PhotoError
 from gfprestore.folders import Job
-from gfprestore.inwork import DroppedError, OpenPhoto, Wanted, in_hand, stamp_of
+from gfprestore.inwork import OpenPhoto, Wanted, in_hand, stamp_of
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
 from gfprestore.photosteps import Crops, finish_photo, open_page, restore_crops, with_faces
@@ -45,7 +46,7 @@ def restore_photos(
 ) -> Generator[Outcome]:
     """Restores photos one after another and yields what became of each, in order.
 
-    At most `batch_size` + 3 photos, and two more for each worker thread, are held at once. Closing the generator stops
+    At most `plan_work(batch_size).most_photos` are held at once, fewer where they are large. Closing the generator stops
     the work; photos that were being written are finished first. When an error ends the run, the photos in work behind
     it are finished and yielded before it is raised, so that every photo that is written has its outcome.
 
@@ -67,7 +68,7 @@ def restore_photos(
     read = partial(_open, options=options, should_stop=should_stop)
     opened = map_ahead(begun, read, workers=plan.readers, ahead=plan.read_ahead)
     find = partial(_find_faces, models=models, options=options, wanted=wanted, should_stop=should_stop)
-    found = map_ahead(opened, find, workers=1, ahead=plan.found_ahead)
+    found = map_ahead(opened, find, workers=1, ahead=plan.found_ahead, weigh=_pixel_bytes, limit=plan.queue_bytes)
     restored = map_batched(
         found,
         partial(_restore_batch, models, should_stop=should_stop),
@@ -75,8 +76,19 @@ def restore_photos(
         max_open=plan.most_open,
     )
     finish = partial(_finish, models=models, options=options, should_stop=should_stop)
-    outcomes = map_ahead(restored, finish, workers=plan.finishers, ahead=plan.finish_ahead)
+    outcomes = map_ahead(
+        restored,
+        finish,
+        workers=plan.finishers,
+        ahead=plan.finish_ahead,
+        weigh=lambda batched: _pixel_bytes(batched[0]),
+        limit=plan.queue_bytes,
+    )
     yield from (outcome for outcome in outcomes if outcome is not None)
+
+
+def _pixel_bytes(work: Stage) -> float:
+    return float(work.photo.pixels.nbytes) if isinstance(work, OpenPhoto) else 0.0
 
 
 def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) -> Stage:

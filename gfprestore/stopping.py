@@ -1,4 +1,4 @@
-"""`StopRequest`: Ctrl-C and SIGTERM as a wish that a run grants between two photos, not as an exception anywhere."""
+"""`StopRequest`: Ctrl-C and SIGTERM as a wish that a run grants between two steps, not as an exception anywhere."""
 
 from __future__ import annotations
 

@@ -122,10 +122,10 @@ class NoDetector:
 class FailingUpscaler(ResizeUpscaler):
     """Enlarges as usual, but for one photo."""
 
-    def upscale(self, pixels: Any, size: tuple[int, int]) -> Any:
+    def upscale(self, pixels: Any, *more: Any) -> Any:
         if is_the_one(pixels):
             raise MemoryError
-        return super().upscale(pixels, size)
+        return super().upscale(pixels, *more)
 
 
 def raise_no_memory(*_: object) -> None:
