@@ -101,6 +101,14 @@ def test_markers_take_turns_and_the_interval_is_that_of_a_band() -> None:
     assert int.from_bytes(data[interval + 4 : interval + 6], "big") == 13 * 2  # 100 pixels are 13 blocks.
 
 
+def test_no_band_has_more_units_than_a_restart_interval_counts() -> None:
+    """T.81, table B.7: up to 65535. Units are 8 x 8 pixels, the last in a row filled up; one band needs no interval."""
+    widths = np.arange(1, 65501)
+    rows = np.maximum(16, jpegwriter.BAND_PIXELS // widths)
+    units = -(-rows // 8) * -(-widths // 8)
+    assert units[rows < 65500].max() <= 65535
+
+
 def test_the_widest_photo_fits_into_a_restart_interval() -> None:
     pixels = np.zeros((40, 65500, 3), np.uint8)
     pixels[:, ::7] = 200

@@ -160,6 +160,14 @@ def test_gray_stays_gray_unless_its_profile_is_for_colour(tmp_path: Path) -> Non
             assert image.info.get("icc_profile") == icc_profile
 
 
+def test_a_profile_for_gray_does_not_go_into_a_webp(tmp_path: Path) -> None:
+    """Its pixels are colours, gray ones too."""
+    for_gray = profile("srgb")[:16] + b"GRAY" + profile("srgb")[20:]
+    for suffix, kept in ((".png", for_gray), (".webp", None)):
+        write_photo(tmp_path / f"a{suffix}", photo(is_gray=True, icc_profile=for_gray))
+        assert read_photo(tmp_path / f"a{suffix}").metadata.icc_profile == kept
+
+
 def test_a_bmp_holds_srgb_since_it_holds_no_profile(tmp_path: Path) -> None:
     wide = profile("wide")
     write_photo(tmp_path / "a.bmp", photo(icc_profile=wide))
