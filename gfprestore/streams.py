@@ -6,6 +6,7 @@ a function that ends, stops their threads and closes the stream that feeds them.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,30 +31,42 @@ def _closing(items: Iterable[T]) -> Generator[Iterator[T]]:
             close()
 
 
-def map_ahead(items: Iterable[T], function: Callable[[T], R], *, workers: int, ahead: int) -> Generator[R]:
+def map_ahead(
+    items: Iterable[T],
+    function: Callable[[T], R],
+    *,
+    workers: int,
+    ahead: int,
+    weigh: Callable[[T], float] = lambda _: 0.0,
+    limit: float = math.inf,
+) -> Generator[R]:
     """Yields `function(item)` for each item, in order, computed ahead in threads.
 
     Memory is bounded by `ahead`: at most that many results are begun or wait here, beside the one that was yielded
-    last. Items are drawn in the caller's thread, no earlier than that bound lets them begin. When the function or the
-    drawing of an item fails, nothing more is begun, what is in work is finished and its results are yielded, and then
-    the first exception is raised: no work that was done goes unseen.
+    last. Where items are weighed, nothing more begins either while what waits weighs `limit` or more: large items wait
+    in smaller numbers. Items are drawn in the caller's thread, no earlier than these bounds let them begin.
+
+    When the function or the drawing of an item fails, nothing more is begun, what is in work is finished and its
+    results are yielded, and then the first exception is raised: no work that was done goes unseen.
 
     Args:
         items: What to work on; may be endless.
         function: Runs in a worker thread.
         workers: Number of threads, at least 1.
         ahead: Greatest number of results begun and not yet asked for, at least 1.
+        weigh: Weight of an item and its result, in any unit.
+        limit: Weight from which on nothing more is begun; above 0, so that one item always is.
     """
-    if workers < 1 or ahead < 1:
-        raise ValueError(f"workers ({workers}) and ahead ({ahead}) must be at least 1")
-    pending: deque[Future[R]] = deque()
+    if workers < 1 or ahead < 1 or limit <= 0:
+        raise ValueError(f"workers ({workers}) and ahead ({ahead}) must be at least 1, limit ({limit}) above 0")
+    pending: deque[tuple[Future[R], float]] = deque()
     done: list[R] = []  # At most one: popped on the way out, so that it is not held here as well.
     failure: Exception | None = None
     with _closing(items) as iterator, ThreadPoolExecutor(workers) as pool:
         try:
             is_drained = False
             while True:
-                while not is_drained and len(pending) < ahead:
+                while not is_drained and len(pending) < ahead and sum(weight for _, weight in pending) < limit:
                     try:
                         item = next(iterator)
                     except StopIteration:
@@ -61,19 +74,20 @@ def map_ahead(items: Iterable[T], function: Callable[[T], R], *, workers: int, a
                     except Exception as error:  # Raised again below, after the results that come before it.
                         is_drained, failure = True, failure or error
                     else:
-                        pending.append(pool.submit(function, item))
+                        weight = weigh(item)
+                        pending.append((pool.submit(function, item), weight))
                         del item
                 if not pending:
                     break
                 try:
-                    done.append(pending.popleft().result())
+                    done.append(pending.popleft()[0].result())
                 except Exception as error:  # Raised again below, after the results of what is in work.
                     is_drained, failure = True, failure or error
-                    pending = deque(future for future in pending if not future.cancel())
+                    pending = deque((future, weight) for future, weight in pending if not future.cancel())
                 else:
                     yield done.pop()
         finally:
-            for future in pending:
+            for future, _ in pending:
                 future.cancel()
     if failure is not None:
         raise failure

@@ -1,10 +1,19 @@
-"""How many threads work on photos, and how many photos they hold: by the processors and the memory there are."""
+"""How many threads work on photos, and how many photos wait for them: by the processors and the memory there are."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+MOST_WORKERS = 4
+"""Threads that read, and threads that finish photos: more only wait for the networks."""
+
+QUEUE_SHARE = 1 / 32
+"""Share of the machine's memory that the photos of one queue may fill; there are two."""
+
+USUAL_MEMORY = 8 << 30
+"""Bytes of memory where a machine does not tell."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class WorkPlan:
     """Photos that are read, or wait for their faces to be found."""
 
     found_ahead: int
-    """Photos whose faces are looked for, or wait to be restored."""
+    """Photos whose faces are looked for, or wait to be restored: a whole batch of them while another is restored."""
 
     most_open: int
     """Photos that gather in one batch of faces."""
@@ -27,12 +36,20 @@ class WorkPlan:
     """Threads that enlarge, paste and write."""
 
     finish_ahead: int
-    """Photos that are finished, or wait for it."""
+    """Photos that are finished, or wait for it: a whole batch beside those in work, or the next batch would wait."""
+
+    queue_bytes: float
+    """Pixels of the photos from which on a queue takes no more, however few they are."""
 
     @property
     def threads(self) -> Mapping[str, int]:
         """Threads of each step of `gfprestore.stagetimes.STEPS`."""
         return {"open": self.readers, "find": 1, "restore": 1, "finish": self.finishers}
+
+    @property
+    def most_photos(self) -> int:
+        """Photos that are held at once, whatever their size."""
+        return self.read_ahead + self.found_ahead + self.most_open + self.finish_ahead + 1
 
 
 def plan_work(batch_size: int) -> WorkPlan:
@@ -41,14 +58,15 @@ def plan_work(batch_size: int) -> WorkPlan:
     Args:
         batch_size: Faces restored at once.
     """
-    workers = min(4, usable_cores())
+    workers = min(MOST_WORKERS, usable_cores())
     return WorkPlan(
         readers=workers,
         read_ahead=workers,
-        found_ahead=2,
+        found_ahead=batch_size + 1,
         most_open=batch_size + 1,
         finishers=workers,
-        finish_ahead=workers,
+        finish_ahead=batch_size + workers,
+        queue_bytes=QUEUE_SHARE * physical_memory(),
     )
 
 
@@ -57,3 +75,11 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def physical_memory() -> int:
+    """Bytes of memory that the machine has: unlike what is free just now, the same in every run."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not a Unix with these names
+        return USUAL_MEMORY

@@ -208,6 +208,27 @@ def test_streams_in_a_row_close_from_the_last_to_the_first() -> None:
     assert threading.active_count() == before
 
 
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 4), st.integers(1, 5), st.integers(1, 20))
+def test_ahead_begins_no_more_than_may_be_held(weights: list[int], workers: int, ahead: int, limit: int) -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for weight in weights:
+            # What was drawn before and not yet yielded, all but the last of it, is within the limit.
+            held = drawn[taken:]
+            assert sum(held) < limit
+            assert len(held) < ahead
+            drawn.append(weight)
+            yield weight
+
+    taken = 0
+    stream = map_ahead(items(), lambda x: x, workers=workers, ahead=ahead, weigh=float, limit=limit)
+    for result in stream:
+        assert result == weights[taken]
+        taken += 1
+    assert taken == len(weights)
+
+
 @pytest.mark.parametrize(("workers", "ahead"), [(0, 1), (1, 0)])
 def test_numbers_below_one_are_refused(workers: int, ahead: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
