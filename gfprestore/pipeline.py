@@ -47,8 +47,8 @@ def restore_photos(
     """Restores photos one after another and yields what became of each, in order.
 
     At most `plan_work(batch_size).most_photos` are held at once, fewer where they are large. Closing the generator
-    stops the work; photos that were being written are finished first. When an error ends the run, the photos in work behind
-    it are finished and yielded before it is raised, so that every photo that is written has its outcome.
+    stops the work; photos that were being written are finished first. When an error ends the run, the photos in work
+    behind it are finished and yielded before it is raised, so that every photo that is written has its outcome.
 
     Args:
         jobs: Sources and targets, from `plan_jobs`.
