@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
+from gfprestore.background_network import NetworkUpscaler, load_upscaling_network, steady_precision
 from gfprestore.background_package import PackageUpscaler
 from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import UsageError, WeightsError
@@ -106,7 +106,8 @@ def build_upscaler(
         scale: Factor on both sides; decides which Real-ESRGAN.
         read_weights: Finds or fetches weights by their name in the manifest.
         device: A concrete device, from `resolve_device`.
-        precision: `fp32` or `bf16`; networks that bf16 would harm run in fp32.
+        precision: `fp32` or `bf16`; networks that bf16 would harm run in fp32, as do those whose tiles it would make
+            differ, where our own kernels run them.
         tile_pixels: Largest side of a tile; None takes what the free memory allows.
         strength: Share of the network's result, 0 to 1; the rest is Lanczos.
         cache_folder: Where the engine keeps compiled models.
@@ -130,7 +131,7 @@ def build_upscaler(
         return NetworkUpscaler(
             network,
             device=device,
-            precision=precision,
+            precision=steady_precision(network, device, precision),
             tile_pixels=tile_pixels,
             strength=strength,
             cache_folder=cache_folder,

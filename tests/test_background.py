@@ -155,6 +155,29 @@ def test_tiles_shrink_until_photo_result_and_tile_fit_into_memory(monkeypatch: p
     assert limits[1] < limits[0] < 420
 
 
+def test_tiles_begin_where_the_kernels_squares_do() -> None:
+    for width in range(700, 716):
+        grid = counting_upscaler(CountingEngine(), tile_pixels=1)._plan(photo(width, 40))
+        assert len(grid.lefts) > 2
+        assert all(left % 8 == 0 for left in grid.lefts)
+
+
+def test_a_network_that_looks_nearby_has_equal_tiles_with_a_small_overlap() -> None:
+    torch.manual_seed(0)
+    state = Compact(num_feat=8, num_conv=4, upscale=2).state_dict()
+    pixels, results = photo(330, 60, np.uint16), []
+    for limit in (1024, 1):
+        network = load_upscaling_network("a small network", state)
+        upscale = NetworkUpscaler(
+            network, device="cpu", precision="fp32", tile_pixels=limit, engine=TorchEngine(network, "cpu", "fp32")
+        )
+        grid = upscale._plan(pixels)
+        results.append(upscale.upscale(pixels, (660, 120)).astype(int))
+    assert len(grid) == 3
+    assert grid.lefts[0] + grid.width - grid.lefts[1] < 60  # others share 128 pixels
+    assert np.abs(results[0] - results[1]).max() <= 1  # of 65,535
+
+
 def test_tiles_are_halved_when_memory_runs_out() -> None:
     engine = CountingEngine(capacity=300 * 300)
     pixels = photo(700, 500)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import nn
 
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
+from gfprestore.background_network import _ALIGNMENT, NetworkUpscaler, load_upscaling_network, steady_precision
 from gfprestore.engine import TorchEngine
 from gfprestore.native import running
-from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
+from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds, library_for
 from gfprestore.native.upscaler import NativeUpscalerEngine, Rrdb, build_native_upscaler
 
 PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
@@ -28,14 +28,14 @@ def kernels(request: pytest.FixtureRequest) -> Library:
     return Library(FOLDER / f"{request.param}{SUFFIX}")
 
 
-def random_rrdb(factor: int = 2, filters: int = 64) -> nn.Module:
+def random_rrdb(factor: int = 2, filters: int = 64, blocks: int = 2) -> nn.Module:
     """Real-ESRGAN x2plus shrinks its input first; x4plus does not."""
     torch.manual_seed(0)
     shuffle = 2 if factor == 2 else None
     network = ESRGAN(
         in_nc=12 if shuffle else 3,
         num_filters=filters,
-        num_blocks=2,
+        num_blocks=blocks,
         scale=4 if shuffle else factor,
         shuffle_factor=shuffle,
     )
@@ -121,3 +121,29 @@ def test_photos_are_upscaled_with_it() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     given, wanted = (one.upscale(pixels, (240, 200)) for one in (native, other))
     assert np.abs(given.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_tiles_that_begin_where_the_squares_do_change_no_bit(kernels: Library, precision: str, factor: int) -> None:
+    """Every layer's rounding carries a tile's border on by one square; beyond that all is as in the whole photo."""
+    if precision == "bf16" and not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    engine = NativeUpscalerEngine(Rrdb(random_rrdb(factor, blocks=1), kernels), kernels, precision, unused)
+    square = {2: 8, 4: 4}[factor]  # in pixels; x2 shrinks its input first
+    reach = (1 + 15 + 1 + 2) * square
+    pixels = photo(32, reach + 40)
+    whole = engine.run(pixels)[0]
+    for left, is_same in ((_ALIGNMENT, True), (_ALIGNMENT + square // 2, False)):
+        part = engine.run(np.ascontiguousarray(pixels[:, :, left:]))[0]
+        assert np.array_equal(part[:, :, reach * factor :], whole[:, :, (left + reach) * factor :]) == is_same
+
+
+def test_the_kernels_run_photos_in_fp32() -> None:
+    network = load_upscaling_network("x", random_rrdb(4, blocks=1).state_dict())
+    # Not so where the kernels have no bfloat16, or the processor computes in it elsewhere: there bf16 is not theirs.
+    assert steady_precision(network, "cpu", "bf16") == ("fp32" if library_for("bf16") else "bf16")
+    assert steady_precision(network, "cuda:0", "bf16") == "bf16"
+    # The kernels do not take this one, and OpenVINO is slow in fp32.
+    other = load_upscaling_network("x", ESRGAN(num_filters=48, num_blocks=1).state_dict())
+    assert steady_precision(other, "cpu", "bf16") == "bf16"
