@@ -22,7 +22,7 @@ from gfprestore.nn.checkpoint import load_gfpgan
 from gfprestore.training.checkpoints import BEST, find_checkpoints, read_checkpoint
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import load_config
-from gfprestore.training.export import export_checkpoint
+from gfprestore.training.export import export_checkpoint, without_folders
 from gfprestore.training.loop import DivergedError, train
 from gfprestore.training.processes import Process
 from gfprestore.training.recipe import learning_rate_factor
@@ -198,6 +198,21 @@ def test_exported_weights_are_the_average_and_load(faces, tmp_path, precision):
         assert torch.equal(tensor, wanted[key].to(kind).float()), key
     text = card.read_text()
     assert "seed 0" in text and "[losses]" in text and "1 steps of 2 faces" in text
+    # Where the trainer keeps files is no one else's affair.
+    assert str(faces) in (tmp_path / "config.toml").read_text()
+    assert f'sources = ["{faces.name}"]' in text
+    for told in (text.encode(), (tmp_path / "w.safetensors").read_bytes()):
+        assert str(faces.parent).encode() not in told
+
+
+def test_places_are_left_out_of_a_configuration_and_nothing_else_is():
+    config = load_config(
+        "release", ['data.sources=["/a/b", "c"]', 'losses.vgg19="C:\\\\me\\\\vgg.pth"', "run.device='cuda:1'"]
+    )
+    published = without_folders(config)
+    assert published.data.sources == ("b", "c")
+    assert published.losses.vgg19 == "vgg.pth"
+    assert published.run == config.run
 
 
 def test_what_cannot_go_on_is_told(faces, tmp_path):

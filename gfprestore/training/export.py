@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import safetensors.torch
@@ -47,7 +48,7 @@ def export_checkpoint(checkpoint: Path, target: Path, *, precision: str, overwri
     if target.suffix != ".safetensors":
         raise UsageError(f"--output {printable(target)} is not called *.safetensors.")
     content = read_checkpoint(checkpoint)
-    config = checkpoint_config(content)
+    config = without_folders(checkpoint_config(content))
     tensors = _stored(content["modules"]["generator_ema"], precision)
     if config.recipe == "restoration":
         # What cannot be loaded is not written.
@@ -60,6 +61,17 @@ def export_checkpoint(checkpoint: Path, target: Path, *, precision: str, overwri
     with atomic_file(card, overwrite=True) as stream:
         stream.write(text.encode("utf-8"))
     return card
+
+
+def without_folders(value: Any) -> Any:
+    """A configuration whose files and folders are named without their place, which is the trainer's own affair."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: without_folders(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **parts)
+    if isinstance(value, tuple):
+        return tuple(map(without_folders, value))
+    # Windows' rule takes both kinds of separators.
+    return PureWindowsPath(value).name if isinstance(value, str) and ("/" in value or "\\" in value) else value
 
 
 def model_card(content: Mapping[str, Any], config: TrainingConfig, *, name: str, data: bytes, precision: str) -> str:
