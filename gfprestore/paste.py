@@ -2,7 +2,7 @@
 
 What is pasted is the *change* that restoration made, crop against crop, added to the plainly resized photo. So an
 unchanged crop changes nothing at all, and whatever the crop could not hold (the photo's own detail above the crop's
-sampling, its grain) stays where it was.
+sampling, its grain) stays where it was. On a background that a network drew, the resized photo takes on its tone first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from numpy.typing import NDArray
 from gfprestore.geometry import Transform, compose, invert, magnification, map_points, scaling
 from gfprestore.overlaps import Box, settle_overlaps
 from gfprestore.photo import Pixels
+
+# Of a face's box, the spread over which its tone follows that of a drawn background: narrower than the feather of its
+# mask, so that the tone has met before the face ends, and wide enough to leave everything that is drawn to the photo.
+_TONE_SHARE = 1 / 16
+
+# Pixels of spread at which tones are blurred; wider ones are shrunk first, which a blur does not show.
+_TONE_SPREAD = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,8 @@ def paste_faces(canvas: Pixels, photo: Pixels, patches: Sequence[FacePatch], *, 
         patches: The faces, in any order.
         canvas_is_resized_photo: `canvas` is `photo` resized and nothing more, so it can serve as the photo's own
             detail. Otherwise (a network drew the background) that detail is resampled from `photo`, for each face's
-            box alone.
+            box alone, and made as light and as coloured as the canvas is there: networks change tones by several
+            levels over whole regions, which would show as a light or dark face.
     """
     height, width = canvas.shape[:2]
     to_photo = scaling((width, height), (photo.shape[1], photo.shape[0]))
@@ -59,10 +67,14 @@ def paste_faces(canvas: Pixels, photo: Pixels, patches: Sequence[FacePatch], *, 
         box = _masked_box(patch.mask, canvas_to_crop, (width, height))
         if box is None:
             continue
-        base = _window(canvas, box) if canvas_is_resized_photo else _resample_box(photo, to_photo, box)
+        change = _warp_to_box(_difference(patch.restored, patch.original), canvas_to_crop, box, cv2.INTER_CUBIC)
+        base = _window(canvas, box)
+        if not canvas_is_resized_photo:
+            drawn, base = base, _resample_box(photo, to_photo, box)
+            change += _tone_between(base, drawn)
         boxes.append(box)
         masks.append(_warp_mask(patch.mask, canvas_to_crop, box))
-        targets.append(_changed(base, patch, canvas_to_crop, box))
+        targets.append(_changed(base, change))
         sizes.append(1 / magnification(patch.to_crop))
     masks = settle_overlaps(boxes, masks, sizes)
     for index in sorted(range(len(boxes)), key=sizes.__getitem__):
@@ -106,12 +118,22 @@ def _shift(x: float, y: float) -> Transform:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
 
 
-def _changed(base: Pixels, patch: FacePatch, canvas_to_crop: Transform, box: Box) -> Pixels:
-    """Returns a box of the photo with the restoration's change added in full, rounded into the photo's dtype."""
-    change = _difference(patch.restored, patch.original)
-    warped = _warp_to_box(change, canvas_to_crop, box, cv2.INTER_CUBIC)
+def _tone_between(base: Pixels, drawn: Pixels) -> NDArray[np.float32]:
+    """Returns what `drawn` is lighter and more coloured than `base`, smoothly, for every pixel of a box."""
+    height, width = base.shape[:2]
+    spread = _TONE_SHARE * max(height, width)
+    shrinkage = max(1.0, spread / _TONE_SPREAD)
+    size = max(1, round(width / shrinkage)), max(1, round(height / shrinkage))
+    tone = cv2.resize(_difference(drawn, base), size, interpolation=cv2.INTER_AREA)
+    tone = cv2.GaussianBlur(tone, (0, 0), spread / shrinkage)
+    tone = cv2.resize(tone, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cast(NDArray[np.float32], tone)
+
+
+def _changed(base: Pixels, change: NDArray[np.float32]) -> Pixels:
+    """Returns a box of the photo with a change added in full, rounded into the photo's dtype."""
     depth = cv2.CV_8U if base.dtype == np.uint8 else cv2.CV_16U
-    return cast(Pixels, cv2.add(base, warped, dtype=depth))
+    return cast(Pixels, cv2.add(base, change, dtype=depth))
 
 
 def _warp_mask(mask: NDArray[np.float32], canvas_to_crop: Transform, box: Box) -> NDArray[np.float32]:

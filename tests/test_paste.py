@@ -66,19 +66,36 @@ def test_an_unchanged_crop_changes_nothing(scale: float, width: float, angle: fl
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 3.7])
-def test_an_unchanged_crop_on_a_drawn_background_gives_the_plain_photo(scale: float) -> None:
+def test_an_unchanged_crop_on_a_drawn_background_gives_the_plain_photo_in_its_tone(scale: float) -> None:
     rows, columns = np.mgrid[0:200, 0:260]
     smooth = 127 + 100 * np.sin(columns / 9) * np.cos(rows / 11)
     photo = Photo(
         pixels=np.repeat(smooth[..., None], 3, axis=2).round().astype(np.uint8), metadata=PhotoMetadata("PNG")
     )
     plain = upscaled(photo, scale)
-    canvas = np.zeros_like(plain)
+    grain = 15 * (-1) ** np.indices(plain.shape[:2]).sum(axis=0)[..., None]
+    tone = np.array([-9, 4, 6])
+    drawn = (plain + tone + grain).astype(np.uint8)
+    canvas = drawn.copy()
     patch = patch_of(photo, landmarks_at(130, 100, 120))
     paste_faces(canvas, photo.pixels, [patch], canvas_is_resized_photo=False)
     inside = slice(int(85 * scale), int(115 * scale)), slice(int(115 * scale), int(145 * scale))
-    error = canvas[inside].astype(float) - plain[inside]
-    assert np.sqrt((error**2).mean()) < 0.5
+    error = canvas[inside].astype(float) - (plain[inside] + tone)
+    assert np.sqrt((error**2).mean()) < 0.6
+
+
+@pytest.mark.parametrize("width", [60, 300])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_face_is_as_light_as_a_background_that_drifts(width: int, dtype: type) -> None:
+    """The network's picture is 10 levels darker on one side of the face and 10 lighter on the other."""
+    level = 257 if dtype == np.uint16 else 1
+    photo = Photo(pixels=np.full((300, 400, 3), 120 * level, dtype), metadata=PhotoMetadata("PNG"))
+    drawn = upscaled(photo, 2.0)
+    drift = (10 * level * np.tanh((np.arange(800) - 400) / width)).round().astype(int)
+    drawn = (drawn + drift[:, None]).astype(dtype)
+    canvas = drawn.copy()
+    paste_faces(canvas, photo.pixels, [patch_of(photo, landmarks_at(200, 150, width))], canvas_is_resized_photo=False)
+    assert np.abs(canvas.astype(int) - drawn).max() <= 1.5 * level
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
