@@ -169,9 +169,23 @@ def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str
     settings: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
     # In memory: Pillow writes to a real file without telling a full disk from any other fault.
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=quality or _BEST_WEBP_QUALITY, exact=True, **settings)
+    try:
+        Image.fromarray(pixels).save(buffer, "WEBP", quality=quality or _BEST_WEBP_QUALITY, exact=True, **settings)
+    except ValueError as error:
+        raise _webp_fault(error) from error
     stream.write(buffer.getbuffer())
     return [*_iptc_notes(photo, "WebP"), *_depth_notes(photo)]
+
+
+def _webp_fault(error: ValueError) -> Exception:
+    """What libwebp means by the number that Pillow passes on (its WebPEncodingError)."""
+    code = str(error).removeprefix("encoding error ")
+    if code in ("1", "2"):
+        return MemoryError(str(error))
+    if code == "6":
+        # Half a megabyte for all blocks' modes: some photos of 200 megapixels need more.
+        return ValueError("WebP holds no photo as large and rich in detail; use --format png or a lower --upscale")
+    return error
 
 
 def _write_bmp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:

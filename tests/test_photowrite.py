@@ -188,6 +188,27 @@ def test_sides_beyond_the_formats_limit(suffix: str, side: int, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "expected", "words"),
+    [
+        (1, MemoryError, "error 1"),
+        (2, MemoryError, "error 2"),
+        (6, PhotoError, "--format png"),
+        (4, PhotoError, "encoding error 4"),
+    ],
+)
+def test_what_libwebps_error_numbers_mean(
+    code: int, expected: type[Exception], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: object, **__: object) -> None:
+        raise ValueError(f"encoding error {code}")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(expected, match=words):
+        write_photo(tmp_path / "a.webp", photo())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_suffix_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="--format"):
         write_photo(tmp_path / "a.gif", photo())
