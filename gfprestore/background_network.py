@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 # there; in bf16 a square that is cut otherwise brings tiles 3 to 5 dB farther apart (measured).
 _ALIGNMENT = 8
 
-_SMALLEST_TILE = 160
+# Twice what tiles of x4plus share: smaller ones would draw every pixel more than four times.
+_SMALLEST_TILE = 256
 _LARGEST_TILE = 1536
 
 # For a tile, the photo and its result together: beside the 1.2 GB of the libraries and the compiled network a photo of

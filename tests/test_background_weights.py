@@ -37,8 +37,8 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 TILED = [
     ("RealESRGAN_x2plus", 2, (624, 64), (336, 432)),
-    ("RealESRGAN_x4plus", 4, (288, 32), (192, 208)),
-    ("realesr-general-x4v3", 4, (320, 64), (160, 208)),
+    ("RealESRGAN_x4plus", 4, (448, 32), (256, 320)),
+    ("realesr-general-x4v3", 4, (448, 64), (256, 320)),
 ]
 """Weights, their factor, and a photo's size and tiles: of the smallest ones nearly every pixel lies in an overlap."""
 
