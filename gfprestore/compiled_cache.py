@@ -16,7 +16,7 @@ _checked: set[tuple[Path, int, int]] = set()
 
 
 def open_cache(folder: Path) -> set[Path]:
-    """Make the folder ready for one more model: drop the damaged and the oldest ones.
+    """Make the folder ready: drop the damaged models.
 
     Returns:
         The models that are left.
@@ -25,17 +25,15 @@ def open_cache(folder: Path) -> set[Path]:
         OSError: The folder cannot be made or changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    whole = [blob for blob in folder.glob("*.blob") if _is_whole(blob)]
-    kept = sorted(whole, key=lambda blob: blob.stat().st_mtime, reverse=True)[: MOST_CACHED - 1]
-    for file in folder.iterdir():
-        if file.suffix in (".blob", ".sha256") and file.with_suffix(".blob") not in kept:
-            with suppress(PermissionError):  # another run has it open, on a system that then keeps it
-                file.unlink(missing_ok=True)
-    return set(kept)
+    whole = {blob for blob in folder.glob("*.blob") if _is_whole(blob)}
+    _drop_all_but(whole, folder)
+    return whole
 
 
 def seal_new(folder: Path, known: set[Path]) -> None:
-    """Write the digests of models that came since `open_cache`.
+    """Write the digests of models that came since `open_cache`, and drop the oldest where they are too many.
+
+    Only then: a run that finds its models here must not push one out that it will want next.
 
     Args:
         folder: Of the models.
@@ -44,9 +42,19 @@ def seal_new(folder: Path, known: set[Path]) -> None:
     Raises:
         OSError: A file cannot be read or written.
     """
-    for blob in set(folder.glob("*.blob")) - known:
+    blobs = set(folder.glob("*.blob"))
+    for blob in blobs - known:
         blob.with_suffix(".sha256").write_text(_digest(blob), encoding="ascii")
         _checked.add(_state(blob))
+    if blobs - known and len(blobs) > MOST_CACHED:
+        _drop_all_but(set(sorted(blobs, key=lambda blob: blob.stat().st_mtime, reverse=True)[:MOST_CACHED]), folder)
+
+
+def _drop_all_but(kept: set[Path], folder: Path) -> None:
+    for file in folder.iterdir():
+        if file.suffix in (".blob", ".sha256") and file.with_suffix(".blob") not in kept:
+            with suppress(PermissionError):  # another run has it open, on a system that then keeps it
+                file.unlink(missing_ok=True)
 
 
 def _is_whole(blob: Path) -> bool:

@@ -10,14 +10,15 @@ believed only for faces that it shows at a fitting size.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,6 +29,9 @@ from gfprestore.geometry import map_points
 from gfprestore.photo import DetectedFace, FoundFaces, Pixels
 from gfprestore.photo_views import COARSE_VIEW, VIEWS, Look, View, make_looks, turn_face_back, turn_photo
 from gfprestore.priors import decode_faces
+
+if TYPE_CHECKING:
+    from facexlib.detection.retinaface import RetinaFace
 
 __all__ = ["DetectionNetwork", "FaceDetector", "build_detector", "build_network", "choose_faces", "load_network"]
 
@@ -168,6 +172,9 @@ def build_network(kind: str) -> RetinaFace:
     Args:
         kind: `mobile0.25` or `resnet50`.
     """
+    # Here, since it imports torchvision, which takes longer than torch; a run with a compiled detector needs neither.
+    from facexlib.detection.retinaface import RetinaFace
+
     with warnings.catch_warnings():
         # facexlib still builds torchvision's ResNet in the way that torchvision 0.13 renamed.
         warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated", category=UserWarning)
@@ -199,6 +206,15 @@ def load_network(state: Mapping[str, Tensor]) -> RetinaFace:
     return network
 
 
+def _key_of(state: Mapping[str, Tensor]) -> str:
+    """Names the network of a state dict: by its weights, and by this file, which makes the network of them."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for name, tensor in state.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def build_detector(
     state: Mapping[str, Tensor],
     *,
@@ -224,11 +240,12 @@ def build_detector(
         WeightsError: These are not the weights of a RetinaFace.
     """
     engine = build_engine(
-        DetectionNetwork(load_network(state)).eval(),
+        lambda: DetectionNetwork(load_network(state)).eval(),
         (None, None, None, 3),
         input_dtype="uint8",
         device=device,
         precision=precision,
         cache_folder=cache_folder,
+        key=_key_of(state),
     )
     return FaceDetector(engine, threshold, min_face, rotations)

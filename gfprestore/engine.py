@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +113,7 @@ def _processor_has_bf16() -> bool:
 
 
 def build_engine(
-    network: nn.Module,
+    network: nn.Module | Callable[[], nn.Module],
     input_shape: tuple[int | None, ...],
     *,
     input_dtype: str = "float32",
@@ -120,24 +121,27 @@ def build_engine(
     precision: str,
     cache_folder: Path | None = None,
     prefer_openvino: bool = True,
+    key: str | None = None,
 ) -> Engine:
     """Make a network ready to run.
 
     Args:
         network: In evaluation mode, on the CPU, fp32; takes one tensor, gives a tensor or a tuple of tensors. It is
-            taken over: do not use it afterwards.
+            taken over: do not use it afterwards. With `key` a function that builds one.
         input_shape: Shape of the input; None where it varies from call to call. The batch axis always may vary.
         input_dtype: `float32` or `uint8`.
         device: A concrete device, from `resolve_device`.
         precision: `fp32` or `bf16`, from `resolve_precision`.
         cache_folder: Where compiled models are kept between runs; None keeps nothing.
         prefer_openvino: On the CPU, use OpenVINO where it is installed.
+        key: Tells this network, weights and all, from every other; where a compiled model of that key is kept, nothing
+            is built.
     """
     if device == "cpu" and prefer_openvino and _has_openvino():
         from gfprestore.openvino_engine import OpenvinoEngine
 
-        return OpenvinoEngine(network, input_shape, input_dtype, precision, cache_folder)
-    return TorchEngine(network, device, precision)
+        return OpenvinoEngine(network, input_shape, input_dtype, precision, cache_folder, key)
+    return TorchEngine(network if isinstance(network, nn.Module) else network(), device, precision)
 
 
 class TorchEngine:

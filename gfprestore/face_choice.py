@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou, nms
 
 from gfprestore.align import FACE_TEMPLATE
 from gfprestore.photo import DetectedFace, FoundFaces, RefusedFace
+from gfprestore.suppression import suppress
 
 SAME_FACE_OVERLAP = 0.4
 """Two boxes that share more of their union than this are one face; facexlib's threshold."""
@@ -63,31 +62,34 @@ class Candidates:
         return Candidates(self.scores[rows], self.boxes[rows], self.landmarks[rows], self.sides[rows])
 
 
+def join_candidates(parts: Sequence[Candidates]) -> Candidates:
+    """Put candidates one after the other."""
+    return Candidates(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.landmarks for part in parts]),
+        np.concatenate([part.sides for part in parts]),
+    )
+
+
 def merge_candidates(views: Sequence[Candidates]) -> FoundFaces:
     """Merge what was found in all views of one photo into its faces, and into what looked like one and is refused."""
-    pool = Candidates(
-        np.concatenate([view.scores for view in views]),
-        np.concatenate([view.boxes for view in views]),
-        np.concatenate([view.landmarks for view in views]),
-        np.concatenate([view.sides for view in views]),
-    )
+    pool = join_candidates(views)
     # Before the rest: a box with impossible landmarks must not outdo a good one around the same face.
     doubts = find_doubts(pool.boxes, pool.landmarks)
     is_plausible = doubts == ""
     faces = _without_doubles(pool.take(is_plausible))
     clashes = find_clashes(faces)
     kept = faces.take(clashes == "")
-    refused = [
-        *_refuse(pool.take(~is_plausible), doubts[~is_plausible]),
-        *_refuse(faces.take(clashes != ""), clashes[clashes != ""]),
-    ]
-    return FoundFaces(tuple(_as_faces(kept)), tuple(_apart(refused, kept.boxes)))
+    refused = join_candidates([pool.take(~is_plausible), faces.take(clashes != "")])
+    reasons = np.concatenate([doubts[~is_plausible], clashes[clashes != ""]])
+    return FoundFaces(tuple(_as_faces(kept)), tuple(_apart(refused, reasons, kept.boxes)))
 
 
 def _without_doubles(pool: Candidates) -> Candidates:
     """Leave one candidate for each face, the one whose size in its view makes its landmarks most exact."""
     rank = pool.scores - SIDE_PENALTY * np.abs(np.log2(pool.sides / BEST_SIDE))
-    return pool.take(nms(torch.from_numpy(pool.boxes), torch.from_numpy(rank), SAME_FACE_OVERLAP).numpy())
+    return pool.take(suppress(pool.boxes, rank, SAME_FACE_OVERLAP))
 
 
 def _as_faces(pool: Candidates) -> list[DetectedFace]:
@@ -95,29 +97,34 @@ def _as_faces(pool: Candidates) -> list[DetectedFace]:
     return [DetectedFace(pool.boxes[row], pool.landmarks[row], float(pool.scores[row])) for row in order]
 
 
-def _refuse(pool: Candidates, reasons: NDArray[np.str_]) -> list[RefusedFace]:
-    return [
-        RefusedFace(DetectedFace(box, landmarks, float(score)), str(reason))
-        for box, landmarks, score, reason in zip(pool.boxes, pool.landmarks, pool.scores, reasons, strict=True)
-    ]
-
-
-def _apart(refused: Sequence[RefusedFace], kept: NDArray[np.float64]) -> list[RefusedFace]:
+def _apart(refused: Candidates, reasons: NDArray[np.str_], kept: NDArray[np.float64]) -> list[RefusedFace]:
     """Leave of the refused one for each place, the surest, where no face stands; largest first."""
-    left: list[RefusedFace] = []
-    taken = torch.from_numpy(kept)
-    for item in sorted(refused, key=lambda item: -item.face.score):
-        box = torch.from_numpy(item.face.box[None])
-        if taken.shape[0] == 0 or float(box_iou(box, taken).max()) <= SAME_FACE_OVERLAP:
-            left.append(item)
-            taken = torch.cat([taken, box])
-    return sorted(left, key=lambda item: -float(box_areas(item.face.box[None])[0]))
+    # The faces come first of all, so that they take their places.
+    boxes = np.concatenate([kept, refused.boxes])
+    scores = np.concatenate([np.full(len(kept), np.inf), refused.scores])
+    rows = suppress(boxes, scores, SAME_FACE_OVERLAP) - len(kept)
+    rows = rows[rows >= 0]
+    rows = rows[np.argsort(-box_areas(refused.boxes[rows]), kind="stable")]
+    return [
+        RefusedFace(
+            DetectedFace(refused.boxes[row], refused.landmarks[row], float(refused.scores[row])), str(reasons[row])
+        )
+        for row in rows
+    ]
 
 
 def box_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the areas (K,) of boxes (K, 4)."""
     area: NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     return area
+
+
+def box_overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns what each of boxes (K, 4) shares with each of boxes (M, 4), as a part of their union: (K, M)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared: NDArray[np.float64] = np.prod(np.clip(high - low, 0, None), axis=2)
+    return shared / (box_areas(first)[:, None] + box_areas(second)[None] - shared)
 
 
 def alignment_residuals(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -238,6 +245,5 @@ def faces_at(faces: Sequence[DetectedFace], boxes: Sequence[FaceBox]) -> list[De
     """Keep the faces that lie where somebody chose them: those that share `SAME_FACE_OVERLAP` with a box."""
     if not faces or not boxes:
         return []
-    found = torch.from_numpy(np.stack([face.box for face in faces]))
-    overlap = box_iou(found, torch.tensor(boxes, dtype=torch.float64))  # [faces boxes]
-    return [face for face, best in zip(faces, overlap.amax(1).tolist(), strict=True) if best > SAME_FACE_OVERLAP]
+    overlap = box_overlaps(np.stack([face.box for face in faces]), np.array(boxes, np.float64))  # [faces boxes]
+    return [face for face, best in zip(faces, overlap.max(axis=1), strict=True) if best > SAME_FACE_OVERLAP]

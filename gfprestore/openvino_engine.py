@@ -6,9 +6,11 @@ the batch, memory does not grow with it, and on the processor a larger batch is 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,16 +54,21 @@ class OpenvinoEngine:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Callable[[], nn.Module],
         input_shape: tuple[int | None, ...],
         input_dtype: str,
         precision: str,
         cache_folder: Path | None,
+        key: str | None = None,
     ) -> None:
         self.precision = precision
         self._lock = threading.Lock()
-        graph = _to_graph(network.eval(), (1, *input_shape[1:]), getattr(torch, input_dtype))
-        self._compiled = _compile(graph, precision, cache_folder)
+
+        def make_graph() -> openvino.Model:
+            module = network if isinstance(network, nn.Module) else network()
+            return _to_graph(module.eval(), (1, *input_shape[1:]), getattr(torch, input_dtype))
+
+        self._compiled = _compile(make_graph, precision, cache_folder, key)
         self._request = self._compiled.create_infer_request()
 
     def run(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -99,19 +106,53 @@ def _to_graph(network: nn.Module, shape: tuple[int | None, ...], dtype: torch.dt
         return openvino.convert_model(traced, example_input=example, input=[partial])
 
 
-def _compile(graph: openvino.Model, precision: str, cache_folder: Path | None) -> openvino.CompiledModel:
+def _compile(
+    make_graph: Callable[[], openvino.Model], precision: str, cache_folder: Path | None, key: str | None
+) -> openvino.CompiledModel:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
     core = shared_core()
     if cache_folder is None:
-        return core.compile_model(graph, "CPU", settings)
+        return core.compile_model(make_graph(), "CPU", settings)
     try:
         known = open_cache(cache_folder)
     except OSError as error:
         logger.warning("Compiled models are not kept: %s.", error)
-        return core.compile_model(graph, "CPU", settings)
-    compiled = core.compile_model(graph, "CPU", settings | {"CACHE_DIR": str(cache_folder)})
+        return core.compile_model(make_graph(), "CPU", settings)
+    if key is not None:
+        return _take_or_compile(make_graph, settings, cache_folder / _blob_name(key, precision), known)
+    compiled = core.compile_model(make_graph(), "CPU", settings | {"CACHE_DIR": str(cache_folder)})
+    _seal(cache_folder, known)
+    return compiled
+
+
+def _take_or_compile(
+    make_graph: Callable[[], openvino.Model], settings: dict[str, Any], blob: Path, known: set[Path]
+) -> openvino.CompiledModel:
+    """Takes a compiled model that is kept by its name, where OpenVINO's own cache would first want the graph."""
+    core = shared_core()
+    if blob in known:
+        try:
+            return core.import_model(blob.read_bytes(), "CPU", settings)
+        except (OSError, RuntimeError) as error:
+            logger.debug("The compiled model %s cannot be used: %s.", blob.name, error)
+    compiled = core.compile_model(make_graph(), "CPU", settings)
     try:
-        seal_new(cache_folder, known)
+        # One that is never finished has no digest, and goes.
+        blob.write_bytes(compiled.export_model().getvalue())
+    except OSError as error:
+        logger.warning("The compiled model is not kept: %s.", error)
+    _seal(blob.parent, known - {blob})
+    return compiled
+
+
+def _blob_name(key: str, precision: str) -> str:
+    """File of a compiled model, which only the same OpenVINO on the same processor can take."""
+    parts = (key, precision, openvino.__version__, shared_core().get_property("CPU", "FULL_DEVICE_NAME"))
+    return f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.blob"
+
+
+def _seal(folder: Path, known: set[Path]) -> None:
+    try:
+        seal_new(folder, known)
     except OSError as error:  # without its digest the model is compiled anew by the next run
         logger.debug("The compiled model has no digest: %s.", error)
-    return compiled
