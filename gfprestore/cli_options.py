@@ -79,8 +79,8 @@ OPTIONS = (
         default=DEFAULTS.colorize,
         is_flag=False,
         flag_value="auto",
-        help="Colour gray and sepia photos (alone, or with auto), every photo (always), or the faces of gray and sepia "
-        "photos, which needs --model 1 (faces). Skin tones are guesses.",
+        help="Colour gray and sepia photos (alone, or with auto), every photo (always), or only the faces of gray and "
+        "sepia photos (faces). Skin tones are guesses.",
     ),
     result(
         "--color-strength",

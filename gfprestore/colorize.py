@@ -24,11 +24,10 @@ from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
 from gfprestore.geometry import compose, invert, scaling
 from gfprestore.lab import Floats, lab_to_rgb, rgb_to_lab
+from gfprestore.masks import MaskKind
 from gfprestore.photo import Pixels
 from gfprestore.resize import resize_photo
-
-# A photo without colour has less chroma than this in 95 of 100 places.
-_GRAY_CHROMA = 3.0
+from gfprestore.tone import JUDGED_SIDE, Tone, judge_chroma
 
 # Side of the square that DDColor sees, as in its authors' own inference.
 _NETWORK_SIDE = 512
@@ -59,6 +58,11 @@ class ChromaSource(Protocol):
         """What it is, for the user."""
         ...
 
+    @property
+    def face_region(self) -> MaskKind:
+        """How much of a face's own colours is better than this estimate."""
+        ...
+
     def estimate(self, lab: Floats) -> Floats:
         """Estimate chroma.
 
@@ -76,6 +80,7 @@ class OwnChroma:
     """Keeps the photo's own chroma: for colouring faces alone."""
 
     description: str = "the photo's own tone"
+    face_region: MaskKind = "face"
 
     def estimate(self, lab: Floats) -> Floats:
         """Give the photo's own chroma; see `ChromaSource.estimate`."""
@@ -84,15 +89,20 @@ class OwnChroma:
 
 @dataclass(frozen=True)
 class SoftTint:
-    """Tints gray photos softly and leaves toned ones as they are: for want of anything that knows colours."""
+    """Gives gray and toned photos one soft tint and leaves colours as they are: for want of what knows colours.
+
+    A print's own tone goes: it is not the scene's, and faces in their colours would stand out of it.
+    """
 
     description: str = "a soft tint"
+    face_region: MaskKind = "head"
 
     def estimate(self, lab: Floats) -> Floats:
         """Give a tone that follows the lightness; see `ChromaSource.estimate`."""
-        own = lab[..., 1:]
-        if np.percentile(np.hypot(own[..., 0], own[..., 1]), 95) >= _GRAY_CHROMA:
-            return own.copy()
+        size = guide_size(lab.shape[1], lab.shape[0], JUDGED_SIDE)
+        small = np.asarray(cv2.resize(lab, size, interpolation=cv2.INTER_AREA), np.float32)
+        if judge_chroma(small) is Tone.COLOUR:
+            return lab[..., 1:].copy()
         light = lab[..., :1] / 100
         return (4 * light * (1 - light) * np.array([_TINT_A, _TINT_B], np.float32)).astype(np.float32)
 
@@ -137,6 +147,8 @@ def load_colour_network(state: Mapping[str, Any]) -> ColourNetwork:
 
 class NetworkChroma:
     """Estimates colours with DDColor."""
+
+    face_region: MaskKind = "face"
 
     def __init__(self, description: str, engine: Engine) -> None:
         """Takes an engine that runs a `ColourNetwork`."""
@@ -236,5 +248,5 @@ def build_chroma_source(
             shape = (None, _NETWORK_SIDE, _NETWORK_SIDE, 3)
             engine = build_engine(network, shape, device=device, precision=precision, cache_folder=cache_folder)
             return NetworkChroma(_TITLES[name], engine)
-    notify(f"Colour: a soft tint stands in for real colours, because DDColor cannot be had. {reasons[0]}")
+    notify(f"Colour: all but the faces gets a soft tint only, because DDColor cannot be had. {reasons[0]}")
     return SoftTint()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from gfprestore.colorize import ColouredFace
 from gfprestore.geometry import compose, scaling
-from gfprestore.masks import face_mask
-from gfprestore.models import COLOURING_MODEL
+from gfprestore.masks import MaskKind, face_mask
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import AlignedFace, Pixels
+from gfprestore.restorer import FaceRestorer
 from gfprestore.retouch import RestoredCrop
 from gfprestore.tone import Tone, find_tone
 
@@ -21,30 +25,62 @@ def has_to_be_coloured(pixels: Pixels, options: RestoreOptions) -> bool:
     return options.colorize == "always" or find_tone(pixels) in (Tone.GRAY, Tone.TONED)
 
 
+def colouring_notes(pixels: Pixels, options: RestoreOptions) -> list[str]:
+    """Tells the user of a photo that was not coloured since it is not clear whether it has colours of its own."""
+    if options.colorize in ("auto", "faces") and find_tone(pixels) is Tone.FAINT:
+        return ["Not coloured, since it may have faint colours of its own; --colorize=always colours it."]
+    return []
+
+
 def coloured_faces(
     faces: Sequence[AlignedFace],
     crops: Sequence[RestoredCrop],
-    face_model: str,
+    colourist: FaceRestorer | None,
+    *,
+    region: MaskKind,
+    batch_size: int,
     photo_size: tuple[int, int],
     canvas_size: tuple[int, int],
 ) -> list[ColouredFace]:
-    """Returns the faces whose generator gives colour to gray faces, placed on the result: none for other weights.
+    """Colours restored faces and places them on the result.
 
     Args:
         faces: Of the photo.
-        crops: What the generator made of them, in the same order.
-        face_model: Name of its weights.
+        crops: What the restorer made of them, in the same order.
+        colourist: Colours gray faces; None where `crops` are in colour already.
+        region: How much of each crop lends its colour.
+        batch_size: Faces that go through the colourist together.
         photo_size: (W, H) of the photo.
         canvas_size: (W, H) of the result.
     """
-    if face_model != COLOURING_MODEL:
-        return []
+    pictures = [crop.crop for crop in crops]
+    if colourist is not None:
+        starts = range(0, len(pictures), batch_size)
+        pictures = [
+            coloured for start in starts for coloured in _in_colour(pictures[start : start + batch_size], colourist)
+        ]
     to_photo = scaling(canvas_size, photo_size)
     return [
         ColouredFace(
-            crop.crop,
+            picture,
             compose(face.to_crop, to_photo),
-            face_mask(crop.crop.shape[0], "face", before=crop.before, after=crop.after, restore_occluders=True),
+            face_mask(picture.shape[0], region, before=crop.before, after=crop.after, restore_occluders=True),
         )
-        for face, crop in zip(faces, crops, strict=True)
+        for face, crop, picture in zip(faces, crops, pictures, strict=True)
     ]
+
+
+def _in_colour(crops: Sequence[NDArray[np.uint8]], colourist: FaceRestorer) -> list[NDArray[np.uint8]]:
+    """Colours one batch of restored crops, of which only the lightness is looked at."""
+    coloured = colourist.restore([_resized(_gray(crop), colourist.size) for crop in crops])
+    return [_resized(picture, crop.shape[0]) for picture, crop in zip(coloured, crops, strict=True)]
+
+
+def _gray(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def _resized(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    if crop.shape[0] == side:
+        return crop
+    return np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)

@@ -159,6 +159,15 @@ MANIFEST = (
         url=_REALESRGAN + "v0.2.5.0/realesr-general-wdn-x4v3.pth",
     ),
     WeightsFile(
+        name="compact-colour",
+        file="gfprestore_colour_compact_fp16.safetensors",
+        kind="colour",
+        bytes=15523336,
+        sha256="a16185fd0fff8f8871c71ae396a56602143810fc74d3abf56275611e82be7ab1",
+        licence=_SHIPPED_LICENCE,
+        note="small GFP-GAN of this project that colours gray faces; ships with it",
+    ),
+    WeightsFile(
         name="ddcolor-tiny",
         file="ddcolor_paper_tiny.pth",
         kind="colour",

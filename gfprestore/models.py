@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,16 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 COLOURING_MODEL = "1"
-"""Name of the face weights that give colour to gray faces."""
+"""Name of the restoring weights that give colour to gray faces by themselves."""
+
+COLOURIST = "compact-colour"
+"""Name of the weights that colour what other weights restored."""
+
+
+_COLOURED_BY = {
+    COLOURING_MODEL: "Faces have the colours that GFP-GAN v1 gives them.",
+    COLOURIST: "Faces are coloured by the small colouring model that ships.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +73,9 @@ class Models:
     chroma: ChromaSource | None = None
     """Estimates colours; None where none were asked for."""
 
+    colourist: FaceRestorer | None = None
+    """Colours restored faces; None where no colour was asked for or the restorer gives it."""
+
 
 def load_models(options: RestoreOptions, say: Say, progress: Progress | None = None) -> Models:
     """Loads what the options call for.
@@ -88,16 +100,19 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
     upscaler = place.load_upscaler(say)
     facts["background"] = upscaler.description
     recogniser = place.load_recogniser(facts)
-    chroma = place.load_chroma(name, say)
+    chroma = place.load_chroma(say)
+    colourist = place.load_colourist(name) if chroma is not None else None
     if chroma is not None:
-        say(COLOUR_CAUTION)
-        facts["colour"] = {"name": chroma.description, "caution": COLOUR_CAUTION}
+        source = COLOURING_MODEL if name == COLOURING_MODEL else COLOURIST
+        say(f"{_COLOURED_BY[source]} {COLOUR_CAUTION}")
+        facts["colour"] = {"name": chroma.description, "faces": source, "caution": COLOUR_CAUTION}
     facts["weights"] = place.digests
+    models = Models(restorer, upscaler, name, facts, recogniser=recogniser, chroma=chroma, colourist=colourist)
     if options.aligned:
-        return Models(restorer, upscaler, name, facts, recogniser=recogniser, chroma=chroma)
+        return models
     detector, facts["detector"] = place.load_detector()
     parser, parsing = place.load_parser()
-    return Models(restorer, upscaler, name, facts | parsing, detector, parser, recogniser, chroma)
+    return replace(models, facts=facts | parsing, detector=detector, parser=parser)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,12 +176,17 @@ class _Place:
         self.digests[name] = weights_digest(path)
         return read_state_dict(path)
 
-    def load_chroma(self, face_model: str, say: Say) -> ChromaSource | None:
+    def load_colourist(self, face_model: str) -> FaceRestorer | None:
+        """Loads what colours the faces that `face_model` restored, unless its results are in colour."""
+        if face_model == COLOURING_MODEL:
+            return None
+        state = self.read_weights(COLOURIST)
+        return build_restorer(state, device=self.device, precision=self.precision, cache_folder=self.cache)
+
+    def load_chroma(self, say: Say) -> ChromaSource | None:
         if self.options.colorize == "off":
             return None
         if self.options.colorize == "faces":
-            if face_model != COLOURING_MODEL:
-                raise WeightsError(f"--colorize faces needs the paper's own weights: add --model {COLOURING_MODEL}.")
             return OwnChroma()
         return build_chroma_source(
             read_weights=self.read_weights,

@@ -14,7 +14,7 @@ from gfprestore import __version__
 from gfprestore.background import ResizeUpscaler
 from gfprestore.colorize import colorize_photo
 from gfprestore.colour import to_8_bits, to_srgb
-from gfprestore.colouring import coloured_faces, has_to_be_coloured
+from gfprestore.colouring import coloured_faces, colouring_notes, has_to_be_coloured
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.dropping import drop_if
 from gfprestore.engine import out_of_memory
@@ -103,7 +103,8 @@ def finish_photo(
     if options.save_faces is not None:
         # First, since a photo whose result is there counts as done.
         save_faces(options.save_faces, work.job.relative, work.faces, retouches)
-    records, refused, notes = [retouch.record for retouch in retouches], [*work.refused], [*work.photo.warnings]
+    records, refused = [retouch.record for retouch in retouches], [*work.refused]
+    notes = [*work.photo.warnings, *colouring_notes(work.photo.pixels, options)]
     pages: Iterable[Photo] = ()
     if holds_pages(work.job.target):
         told = _Told(records, refused, notes)

@@ -18,7 +18,7 @@ from gfprestore.photo import Pixels
 
 FloatImage = NDArray[np.float32]
 
-_JUDGED_SIDE = 128
+JUDGED_SIDE = 128
 """Longest side of the copy that is judged: averaging takes film grain, JPEG's colour noise and the coloured grain of
 autochromes away."""
 
@@ -63,10 +63,22 @@ def find_tone(pixels: Pixels) -> Tone:
     if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2]):
         return Tone.GRAY
     height, width = pixels.shape[:2]
-    shrink = min(1.0, _JUDGED_SIDE / max(height, width))
+    shrink = min(1.0, JUDGED_SIDE / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cast(Pixels, cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
-    off = _off_tone(np.asarray(cv2.blur(pixels_to_lab(small), (3, 3)), np.float32).reshape(-1, 3))  # [H*W C]
+    return judge_chroma(pixels_to_lab(small))
+
+
+def judge_chroma(lab: FloatImage) -> Tone:
+    """Judge a small copy of a photo, no larger than 128 pixels or so.
+
+    Args:
+        lab: float32 (H, W, 3).
+
+    Returns:
+        TONED, FAINT or COLOUR; a gray photo counts as toned.
+    """
+    off = _off_tone(np.asarray(cv2.blur(lab, (3, 3)), np.float32).reshape(-1, 3))  # [H*W C]
     if np.percentile(off, 97) >= _TONED_97 or np.percentile(off, 90) >= _FAINT_90:
         return Tone.COLOUR
     return Tone.TONED if np.percentile(off, 90) < _TONED_90 else Tone.FAINT

@@ -49,6 +49,7 @@ class PlainChroma:
     """Says the same chroma everywhere."""
 
     description = "one colour"
+    face_region = "face"
 
     def __init__(self, a: float, b: float) -> None:
         self.chroma = np.array([a, b], np.float32)
@@ -80,13 +81,15 @@ def test_keeping_the_photos_own_chroma_changes_nothing() -> None:
     assert np.abs(colorize_photo(pixels, OwnChroma()).astype(int) - pixels).max() <= 1
 
 
-def test_soft_tint_is_warm_on_gray_and_leaves_sepia() -> None:
+def test_soft_tint_is_warm_on_gray_takes_a_prints_tone_away_and_leaves_colours() -> None:
     gray = np.repeat(scene()[..., :1], 3, axis=2)
-    lab = rgb_to_lab(colorize_photo(gray, SoftTint()) / 255)
+    tinted = colorize_photo(gray, SoftTint())
+    lab = rgb_to_lab(tinted / 255)
     assert (lab[..., 2] > 0).all()
     assert 3 < lab[..., 2].mean() < 12
-    sepia = toned(gray, 6, 18)
-    assert np.abs(colorize_photo(sepia, SoftTint()).astype(int) - sepia).max() <= 1
+    greenish = colorize_photo(toned(gray, -9, 25), SoftTint())
+    assert np.abs(greenish.astype(int) - tinted).max() <= 3
+    assert np.abs(colorize_photo(scene(), SoftTint()).astype(int) - scene()).max() <= 1
 
 
 def test_faces_lend_their_own_colour() -> None:
@@ -154,8 +157,10 @@ def test_the_caution_about_skin_is_said_once_and_goes_into_the_report(monkeypatc
     assert "colour" not in models.load_models(options, lines.append).facts
     assert not any("skin" in line for line in lines)
     facts = models.load_models(replace(options, colorize="auto"), lines.append).facts
-    assert facts["colour"] == {"name": "a soft tint", "caution": COLOUR_CAUTION}
-    assert [line for line in lines if "skin tone" in line] == [COLOUR_CAUTION]
+    assert facts["colour"] == {"name": "a soft tint", "faces": "compact-colour", "caution": COLOUR_CAUTION}
+    (line,) = [line for line in lines if "skin tone" in line]
+    assert "small colouring model" in line
+    assert line.endswith(COLOUR_CAUTION)
 
 
 def test_without_the_package_a_soft_tint_stands_in_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ def test_facts_hold_the_digest_of_every_file_that_was_read(tmp_path: Path, monke
     assert facts["weights"] == {
         str(background): weights_digest(background),
         "detector-compact": known["detector-compact"],
+        "compact-colour": known["compact-colour"],
     }
     json.dumps(facts)
 
