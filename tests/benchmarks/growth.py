@@ -11,6 +11,7 @@ its own. All networks are those that ship.
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -68,7 +69,7 @@ def measure_albums(folder: Path, counts: list[int]) -> None:
         ends = [samples[0], *(samples[len(samples) * part // 4 - 1] for part in range(1, 5))]
         quarters = [
             1000 * (end.seconds[1] - start.seconds[1]) / max(1, end.done - start.done)
-            for start, end in zip(ends, ends[1:], strict=False)
+            for start, end in itertools.pairwise(ends)
         ]
         told = "  ".join(f"{quarter:7.1f}" for quarter in quarters) if count >= 100 else ""
         whole = 1000 * samples[-1].seconds[1] / count
