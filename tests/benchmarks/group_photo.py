@@ -3,12 +3,12 @@
     python tests/benchmarks/group_photo.py PHOTO --detector WEIGHTS [--restored 4] [--pasted 29]
 
 WEIGHTS are facexlib's RetinaFace, such as `detection_mobilenet0.25_Final.pth`, which find the faces in both ways. The
-official way is GFPGAN's own order of work on the same parts: RetinaFace at native size, facexlib's alignment, GFP-GAN one
-face at a time (spandrel's form, with stored noise), and facexlib's paste with ParseNet's mask into an enlarged photo. It
-takes minutes, so only `--restored` of its faces are restored and `--pasted` of them pasted, and the table says what is
-extrapolated from them. Ours is the whole pipeline from the photo's file to the written result. Both run the same random
-weights of the official network's full width; ParseNet's are random too. Neither counts the loading of networks. `CPU s`
-is processor time over all threads, which waiting for the processor does not change.
+official way is GFPGAN's own order of work on the same parts: RetinaFace at native size, facexlib's alignment, GFP-GAN
+one face at a time (spandrel's form, with stored noise), and facexlib's paste with ParseNet's mask into an enlarged
+photo. It takes minutes, so only `--restored` of its faces are restored and `--pasted` of them pasted, and the table
+says what is extrapolated from them. Ours is the whole pipeline from the photo's file to the written result. Both run
+the same random weights of the official network's full width; ParseNet's are random too. Neither counts the loading of
+networks. `CPU s` is processor time over all threads, which waiting for the processor does not change.
 """
 
 from __future__ import annotations
