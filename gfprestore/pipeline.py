@@ -74,6 +74,7 @@ def restore_photos(
         partial(_restore_batch, models, should_stop=should_stop),
         batch_size=options.batch_size,
         max_open=plan.most_open,
+        first=1,
     )
     finish = partial(_finish, models=models, options=options, should_stop=should_stop)
     outcomes = map_ahead(

@@ -112,11 +112,13 @@ def map_batched(
     *,
     batch_size: int,
     max_open: int,
+    first: int | None = None,
 ) -> Generator[tuple[K, list[R]]]:
     """Yields each group's key with the results of its items, in order, computed in batches that span groups.
 
-    A batch holds exactly `batch_size` items, but for the last one, and for one run early because `max_open` groups are
-    held: one photo with a face, followed by ten thousand without, would be held for ever otherwise.
+    A batch holds exactly `batch_size` items, but for the first and the last one, and for one run early because
+    `max_open` groups are held: one photo with a face, followed by ten thousand without, would be held for ever
+    otherwise.
 
     Memory is bounded by `max_open`: at most that many groups, with all their items and results, are held here, beside
     the one that was yielded last. The bound does not depend on the number of groups.
@@ -126,6 +128,8 @@ def map_batched(
         function: Maps a list of items to as many results in the same order; runs in the caller's thread.
         batch_size: Items in a batch, at least 1.
         max_open: Greatest number of groups held, at least 1.
+        first: Most items in the first batch, so that the first results need not wait for company; None is as many as in
+            the others.
 
     Raises:
         ValueError: The function returned another number of results than it was given items.
@@ -135,8 +139,12 @@ def map_batched(
     held: deque[_Group[K, R]] = deque()
     waiting: deque[tuple[_Group[K, R], T]] = deque()
 
+    most = min(batch_size, first or batch_size)
+
     def run_batch() -> None:
-        batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+        nonlocal most
+        batch = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        most = batch_size
         results = function([item for _, item in batch])
         if len(results) != len(batch):
             raise ValueError(f"a batch of {len(batch)} gave {len(results)} results")
@@ -154,7 +162,7 @@ def map_batched(
             held.append(_Group(key, len(items)))
             waiting.extend((held[-1], item) for item in items)
             del key, items
-            while len(waiting) >= batch_size:
+            while len(waiting) >= most:
                 run_batch()
             if len(held) >= max_open and waiting and not held[0].is_complete:
                 run_batch()

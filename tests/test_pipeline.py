@@ -49,7 +49,7 @@ def test_outcomes_come_in_order_and_batches_span_photos(tmp_path: Path) -> None:
     outcomes = list(restore_photos(jobs, models, RestoreOptions(batch_size=4)))
     assert [outcome.job for outcome in outcomes] == jobs
     assert [len(outcome.faces) for outcome in outcomes if isinstance(outcome, Restored)] == [1, 0, 2, 3, 0, 1, 1]
-    assert models.restorer.batches == [4, 4]
+    assert models.restorer.batches == [1, 4, 3]
     assert all(job.target.exists() for job in jobs)
 
 

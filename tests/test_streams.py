@@ -140,6 +140,38 @@ def test_batched_equals_one_by_one(groups: list[list[int]], batch_size: int, max
     assert most_held < max_open or max_open == 1
 
 
+@given(st.lists(st.integers(0, 7), max_size=25), st.integers(1, 6), st.integers(1, 8))
+def test_only_the_first_batch_is_smaller(sizes: list[int], batch_size: int, first: int) -> None:
+    batches: list[int] = []
+
+    def function(batch: list[int]) -> list[int]:
+        batches.append(len(batch))
+        return batch
+
+    groups = [(index, [0] * size) for index, size in enumerate(sizes)]
+    results = map_batched(groups, function, batch_size=batch_size, max_open=len(sizes) + 1, first=first)
+    assert [(key, list(items)) for key, items in results] == groups
+    whole = sum(sizes)
+    expected = [min(whole, first, batch_size)] if whole else []
+    while sum(expected) < whole:
+        expected.append(min(batch_size, whole - sum(expected)))
+    assert batches == expected
+
+
+def test_the_first_result_waits_for_no_company() -> None:
+    drawn: list[int] = []
+
+    def source() -> Iterator[tuple[int, list[int]]]:
+        for index in range(9):
+            drawn.append(index)
+            yield index, [index]
+
+    stream = map_batched(source(), lambda batch: batch, batch_size=4, max_open=9, first=1)
+    assert next(stream) == (0, [0])
+    assert drawn == [0]
+    assert [*stream] == [(index, [index]) for index in range(1, 9)]
+
+
 @given(st.lists(st.integers(0, 7), max_size=25), st.integers(1, 6))
 def test_batches_are_full_where_the_bound_allows(sizes: list[int], batch_size: int) -> None:
     batches: list[int] = []
