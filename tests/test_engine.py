@@ -307,3 +307,14 @@ assert heard
 
 def test_signal_after_an_engine_ended_in_another_thread_is_survived() -> None:
     subprocess.run([sys.executable, "-c", ENGINE_OF_ANOTHER_THREAD], check=True)
+
+
+def test_a_model_is_dropped_only_where_a_new_one_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for side in (8, 16, 24):
+        build(True, (side, side), cache_folder=tmp_path)
+    blobs = set(tmp_path.glob("*.blob"))
+    monkeypatch.setattr(compiled_cache, "MOST_CACHED", 2)
+    build(True, (8, 8), cache_folder=tmp_path)
+    assert set(tmp_path.glob("*.blob")) == blobs
+    build(True, (32, 32), cache_folder=tmp_path)
+    assert len(set(tmp_path.glob("*.blob"))) == 2

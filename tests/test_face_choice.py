@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +18,10 @@ from gfprestore.face_choice import (
     INSIDE_A_FACE,
     LANDMARKS_OUTSIDE,
     NOT_FROM_THE_FRONT,
+    SAME_FACE_OVERLAP,
     Candidates,
     alignment_residuals,
+    box_overlaps,
     choose_faces,
     find_clashes,
     find_doubts,
@@ -177,3 +181,36 @@ def test_the_largest_faces_keep_their_order() -> None:
     assert choose_faces(faces, (100, 100), largest=9) == faces
     assert choose_faces(faces, (100, 100), largest=2, only_center=True) == [faces[2]]
     assert choose_faces(faces, (100, 100)) == faces
+
+
+def test_shares_of_unions_are_torchvisions() -> None:
+    rng = np.random.default_rng(3)
+    low = rng.uniform(0, 50, (40, 2))
+    boxes = np.concatenate([low, low + rng.uniform(1, 40, (40, 2))], axis=1)
+    expected = torchvision.ops.box_iou(torch.from_numpy(boxes[:15]), torch.from_numpy(boxes[15:])).numpy()
+    np.testing.assert_allclose(box_overlaps(boxes[:15], boxes[15:]), expected, rtol=1e-12)
+
+
+def test_a_crowd_of_implausible_boxes_leaves_what_a_loop_over_them_would() -> None:
+    rng = np.random.default_rng(4)
+    rows = [
+        (float(x), float(y), float(side), float(score))
+        for x, y, side, score in rng.uniform((0, 0, 30, 0.6), (400, 300, 90, 1.0), (300, 4))
+    ]
+    pool = candidates(*rows)
+    is_profile = rng.uniform(size=300) < 0.8
+    pool.landmarks[is_profile, :, 0] = pool.landmarks[is_profile, :, 0].mean(axis=1, keepdims=True)
+    found = merge_candidates([pool])
+    taken = [face.box for face in found.faces]
+    told = {tuple(item.face.box) for item in found.refused}
+    clashing = [item for item in found.refused if item.reason != NOT_FROM_THE_FRONT]
+    refused = [(pool.scores[row], pool.boxes[row]) for row in np.flatnonzero(is_profile)]
+    refused += [(item.face.score, item.face.box) for item in clashing]
+    expected = set()
+    for _, box in sorted(refused, key=lambda item: -item[0]):
+        if not taken or box_overlaps(box[None], np.array(taken)).max() <= SAME_FACE_OVERLAP:
+            taken.append(box)
+            expected.add(tuple(box))
+    assert told == expected
+    areas = [np.prod(item.face.box[2:] - item.face.box[:2]) for item in found.refused]
+    assert areas == sorted(areas, reverse=True)
