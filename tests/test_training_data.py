@@ -146,6 +146,7 @@ def test_two_processes_share_the_batch_of_one():
         assert [numbers[::2], numbers[1::2]] == [part[step] for part in parts]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one processor
 def test_workers_change_nothing(folder):
     batches = [
         list(make_loader(samples(folder), StepSampler(1, 3, 2), workers, pin_memory=False)) for workers in (0, 2)

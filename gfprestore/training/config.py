@@ -60,8 +60,7 @@ class GeneratorConfig:
     """Draw the decoder's noise anew for each face; False trains with the maps that are stored in the weights."""
 
     prior: str | None = None
-    """Weights of a StyleGAN2 for the decoder: the official file, or one that the `prior` recipe made. None starts the
-    decoder from random values ("no prior" in table 4)."""
+    """A StyleGAN2 for the decoder, official or of the `prior` recipe; None is random ("no prior" in table 4)."""
 
     train_prior: bool = True
     """Train the decoder as well; the published configuration keeps a pretrained one as it is."""
