@@ -88,6 +88,7 @@ def build_upscaler(
     read_weights: ReadWeights,
     device: str,
     precision: str,
+    keeps_precision: bool = False,
     tile_pixels: int | None = None,
     strength: float = 1.0,
     cache_folder: Path | None = None,
@@ -106,8 +107,9 @@ def build_upscaler(
         scale: Factor on both sides; decides which Real-ESRGAN.
         read_weights: Finds or fetches weights by their name in the manifest.
         device: A concrete device, from `resolve_device`.
-        precision: `fp32` or `bf16`; networks that bf16 would harm run in fp32, as do those whose tiles it would make
-            differ, where our own kernels run them.
+        precision: `fp32` or `bf16`; networks that bf16 would harm run in fp32.
+        keeps_precision: Whether to compute in bf16 also where our own kernels run the network and its tiles then
+            differ, for the sake of speed.
         tile_pixels: Largest side of a tile; None takes what the free memory allows.
         strength: Share of the network's result, 0 to 1; the rest is Lanczos.
         cache_folder: Where the engine keeps compiled models.
@@ -131,7 +133,7 @@ def build_upscaler(
         return NetworkUpscaler(
             network,
             device=device,
-            precision=steady_precision(network, device, precision),
+            precision=precision if keeps_precision else steady_precision(network, device, precision),
             tile_pixels=tile_pixels,
             strength=strength,
             cache_folder=cache_folder,

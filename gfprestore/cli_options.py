@@ -185,7 +185,8 @@ OPTIONS = (
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16"]),
         default=DEFAULTS.precision,
-        help="Arithmetic of the networks; auto is bf16 where the processor computes in it.",
+        help="Arithmetic of the networks; auto is bf16 where the processor computes in it, but fp32 for Real-ESRGAN, "
+        "whose tiles it keeps alike.",
     ),
     machine(
         "--batch-size",

@@ -204,6 +204,7 @@ class _Place:
             read_weights=self.read_weights,
             device=self.device,
             precision=self.precision,
+            keeps_precision=options.precision == "bf16",
             tile_pixels=options.tile_pixels,
             strength=options.background_strength,
             cache_folder=self.cache,

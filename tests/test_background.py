@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
-from gfprestore import background_network
+from gfprestore import background, background_network
 from gfprestore.background import BILINEAR, LANCZOS, build_upscaler, real_esrgan_name
 from gfprestore.background_network import (
     NetworkUpscaler,
@@ -319,3 +319,18 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     path.write_bytes(b"\x80\x02not weights at all")
     with pytest.raises(WeightsError):
         build(str(path), Weights(), print)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_precision_is_kept_where_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: bool) -> None:
+    found: list[str] = []
+
+    def upscaler(network: object, *, precision: str, **_: object) -> None:
+        found.append(precision)
+
+    monkeypatch.setattr(background, "NetworkUpscaler", upscaler)
+    monkeypatch.setattr(background, "steady_precision", lambda *_: "steady")
+    path = tmp_path / "own.safetensors"
+    save_file(small_network(2), path)
+    build_upscaler(str(path), 2, read_weights=dict, device="cpu", precision="bf16", keeps_precision=keeps, notify=print)
+    assert found == ["bf16" if keeps else "steady"]
