@@ -24,7 +24,7 @@ from gfprestore.batches import SharedBatches
 from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import DeviceError, UsageError
-from gfprestore.native.upscaler import build_native_upscaler
+from gfprestore.native.upscaler import build_native_upscaler, runs_natively
 from gfprestore.photo import Pixels
 from gfprestore.reach import overlap_for, reach_of
 from gfprestore.resize import has_equal_channels, resize_photo
@@ -228,10 +228,7 @@ def steady_precision(network: UpscalingNetwork, device: str, precision: str) -> 
     from fp32, however far from their borders. In fp32 the kernels take 1.6 times the time of bf16. Other networks look
     less far, or have bf16 as their only quick way.
     """
-    if precision == "fp32" or device != "cpu":
-        return precision
-    native = build_native_upscaler(network.network, precision, lambda: build_upscaling_engine(network, device, "fp32"))
-    return precision if native is None else "fp32"
+    return "fp32" if device == "cpu" and runs_natively(network.network, precision) else precision
 
 
 def bytes_per_pixel(network: nn.Module, side: int = 32) -> float:

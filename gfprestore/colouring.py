@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import cv2
 import numpy as np
@@ -13,23 +14,24 @@ from gfprestore.geometry import compose, scaling
 from gfprestore.masks import MaskKind, face_mask
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import AlignedFace, Pixels
+from gfprestore.resize import resize_photo
 from gfprestore.restorer import FaceRestorer
 from gfprestore.retouch import RestoredCrop
 from gfprestore.tone import Tone, find_tone
 
 
-def has_to_be_coloured(pixels: Pixels, options: RestoreOptions) -> bool:
-    """Tells whether the options call for colour in this photo; colour photos are left alone unless `always`."""
-    if options.colorize == "off":
-        return False
-    return options.colorize == "always" or find_tone(pixels) in (Tone.GRAY, Tone.TONED)
+def decide_colouring(pixels: Pixels, options: RestoreOptions) -> tuple[bool, list[str]]:
+    """Decides whether the options call for colour in this photo; colour photos are left alone unless `always`.
 
-
-def colouring_notes(pixels: Pixels, options: RestoreOptions) -> list[str]:
-    """Tells the user of a photo that was not coloured since it is not clear whether it has colours of its own."""
-    if options.colorize in ("auto", "faces") and find_tone(pixels) is Tone.FAINT:
-        return ["Not coloured, since it may have faint colours of its own; --colorize=always colours it."]
-    return []
+    Returns:
+        Whether to colour it, and what to tell the user of a photo that may have colours of its own, or none.
+    """
+    if options.colorize in ("off", "always"):
+        return options.colorize == "always", []
+    tone = find_tone(pixels)
+    if tone is Tone.FAINT:
+        return False, ["Not coloured, since it may have faint colours of its own; --colorize=always colours it."]
+    return tone in (Tone.GRAY, Tone.TONED), []
 
 
 def coloured_faces(
@@ -81,6 +83,4 @@ def _gray(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _resized(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    if crop.shape[0] == side:
-        return crop
-    return np.asarray(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    return crop if crop.shape[0] == side else cast("NDArray[np.uint8]", resize_photo(crop, (side, side)))

@@ -14,6 +14,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -207,8 +208,9 @@ def load_network(state: Mapping[str, Tensor]) -> RetinaFace:
 
 
 def _key_of(state: Mapping[str, Tensor]) -> str:
-    """Names the network of a state dict: by its weights, and by this file, which makes the network of them."""
+    """Names the network of a state dict: by its weights, and by what builds it, this file and facexlib."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(version("facexlib").encode())
     for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

@@ -38,7 +38,6 @@ COLOURING_MODEL = "1"
 COLOURIST = "compact-colour"
 """Name of the weights that colour what other weights restored."""
 
-
 _COLOURED_BY = {
     COLOURING_MODEL: "Faces have the colours that GFP-GAN v1 gives them.",
     COLOURIST: "Faces are coloured by the small colouring model that ships.",
@@ -103,7 +102,7 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
     chroma = place.load_chroma(say)
     colourist = place.load_colourist(name) if chroma is not None else None
     if chroma is not None:
-        source = COLOURING_MODEL if name == COLOURING_MODEL else COLOURIST
+        source = COLOURING_MODEL if colourist is None else COLOURIST
         say(f"{_COLOURED_BY[source]} {COLOUR_CAUTION}")
         facts["colour"] = {"name": chroma.description, "faces": source, "caution": COLOUR_CAUTION}
     facts["weights"] = place.digests

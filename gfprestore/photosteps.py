@@ -14,7 +14,7 @@ from gfprestore import __version__
 from gfprestore.background import ResizeUpscaler
 from gfprestore.colorize import colorize_photo
 from gfprestore.colour import to_8_bits, to_srgb
-from gfprestore.colouring import coloured_faces, colouring_notes, has_to_be_coloured
+from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.dropping import drop_if
 from gfprestore.engine import out_of_memory
@@ -99,12 +99,13 @@ def finish_photo(
     watch = Stopwatch({**work.seconds, "restore": sum(crop.seconds for crop in crops)})
     retouches = retouch_faces(work.photo, work.faces, crops, options, models.recogniser)
     watch.lap("retouch")
-    result = _assemble(work, crops, retouches, models, options, watch, should_stop)
+    is_coloured, doubts = decide_colouring(work.photo.pixels, options)
+    result = _assemble(work, crops, retouches, models, options, watch, should_stop, is_coloured=is_coloured)
     if options.save_faces is not None:
         # First, since a photo whose result is there counts as done.
         save_faces(options.save_faces, work.job.relative, work.faces, retouches)
     records, refused = [retouch.record for retouch in retouches], [*work.refused]
-    notes = [*work.photo.warnings, *colouring_notes(work.photo.pixels, options)]
+    notes = [*work.photo.warnings, *doubts]
     pages: Iterable[Photo] = ()
     if holds_pages(work.job.target):
         told = _Told(records, refused, notes)
@@ -169,8 +170,9 @@ def _further_pages(
             save_faces(options.save_faces, name, opened.faces, retouches)
         told.records.extend(on_page(retouch.record, page + 1) for retouch in retouches)
         told.refused.extend(replace(item, page=page + 1) for item in opened.refused)
-        told.notes.extend(f"Page {page + 1}: {note}" for note in opened.photo.warnings)
-        yield _assemble(opened, crops, retouches, models, options, watch, should_stop)
+        is_coloured, doubts = decide_colouring(opened.photo.pixels, options)
+        told.notes.extend(f"Page {page + 1}: {note}" for note in [*opened.photo.warnings, *doubts])
+        yield _assemble(opened, crops, retouches, models, options, watch, should_stop, is_coloured=is_coloured)
 
 
 def _assemble(
@@ -181,8 +183,10 @@ def _assemble(
     options: RestoreOptions,
     watch: Stopwatch,
     should_stop: Callable[[], bool],
+    *,
+    is_coloured: bool,
 ) -> Photo:
-    """Returns the whole photo, upscaled, with its restored faces, and coloured where that was asked for.
+    """Returns the whole photo, upscaled, with its restored faces, and coloured if it is to be.
 
     Raises:
         DroppedError: The run stops; a network takes minutes for a large background.
@@ -196,7 +200,6 @@ def _assemble(
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
     paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
     watch.lap("paste")
-    is_coloured = models.chroma is not None and has_to_be_coloured(photo.pixels, options)
     if models.chroma is not None and is_coloured:
         drop_if(should_stop)
         faces = coloured_faces(

@@ -150,7 +150,7 @@ def test_without_weights_a_soft_tint_stands_in_and_says_so() -> None:
 
 def test_the_caution_about_skin_is_said_once_and_goes_into_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("build_restorer", "build_detector"):
-        monkeypatch.setattr(models, name, lambda *_, **__: None)
+        monkeypatch.setattr(models, name, lambda *_, **__: object())
     monkeypatch.setattr(models, "build_chroma_source", lambda **_: SoftTint())
     lines: list[str] = []
     options = RestoreOptions(model="compact", detector="detector-compact", offline=True, background="lanczos")

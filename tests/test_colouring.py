@@ -7,7 +7,7 @@ import pytest
 from fakes import FakeRestorer
 
 from gfprestore.align import FACE_TEMPLATE
-from gfprestore.colouring import coloured_faces, colouring_notes, has_to_be_coloured
+from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import AlignedFace, DetectedFace
 from gfprestore.retouch import RestoredCrop
@@ -77,9 +77,8 @@ def test_colour_photos_are_left_alone_unless_always(mode: str, gray: bool, colou
     generator = np.random.default_rng(1)
     pixels = np.repeat(np.repeat(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8), 10, 0), 10, 1)
     options = RestoreOptions(colorize=mode)  # type: ignore[arg-type]
-    assert has_to_be_coloured(np.repeat(pixels[..., :1], 3, axis=2), options) is gray
-    assert has_to_be_coloured(pixels, options) is colour
-    assert colouring_notes(pixels, options) == []
+    assert decide_colouring(np.repeat(pixels[..., :1], 3, axis=2), options) == (gray, [])
+    assert decide_colouring(pixels, options) == (colour, [])
 
 
 def test_a_photo_in_doubt_is_left_and_told_of() -> None:
@@ -89,5 +88,6 @@ def test_a_photo_in_doubt_is_left_and_told_of() -> None:
     assert find_tone(pixels) is Tone.FAINT
     for mode, told in (("auto", 1), ("faces", 1), ("always", 0), ("off", 0)):
         options = RestoreOptions(colorize=mode)  # type: ignore[arg-type]
-        assert len(colouring_notes(pixels, options)) == told
-    assert not has_to_be_coloured(pixels, RestoreOptions(colorize="auto"))
+        is_coloured, notes = decide_colouring(pixels, options)
+        assert len(notes) == told
+        assert is_coloured is (mode == "always")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from gfprestore.native.library import Library, Step
 from gfprestore.native.operands import Array, Buffer, Features
+from gfprestore.workplan import usable_cores
 
 TILED_PRODUCTS = 36
 """Products of one tile of 4x4 outputs."""
@@ -103,8 +103,7 @@ class Crew:
 
 def count_threads() -> int:
     """As many as torch would use, but no more than there are processors for this process."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(torch.get_num_threads(), here)
+    return min(torch.get_num_threads(), usable_cores())
 
 
 def aligned(size: int) -> NDArray[np.uint8]:

@@ -256,10 +256,20 @@ def build_native_upscaler(network: nn.Module, precision: str, other: Callable[[]
         other: Builds the engine that runs what is too small for tiles.
     """
     library = library_for(precision)
-    if library is None:
-        return None
-    try:
-        layers = Rrdb(network, library)
-    except (ValueError, AttributeError, IndexError):  # another network
+    layers = None if library is None else _read_layers(network, library)
+    if library is None or layers is None:
         return None
     return NativeUpscalerEngine(layers, library, precision, other)
+
+
+def runs_natively(network: nn.Module, precision: str) -> bool:
+    """Whether `build_native_upscaler` has an engine for spandrel's network."""
+    library = library_for(precision)
+    return library is not None and _read_layers(network, library) is not None
+
+
+def _read_layers(network: nn.Module, library: Library) -> Rrdb | None:
+    try:
+        return Rrdb(network, library)
+    except (ValueError, AttributeError, IndexError):  # another network
+        return None
