@@ -7,8 +7,10 @@ import math
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import functional
 
 from gfprestore.training.degradation import (
     FADED_BLACK,
@@ -20,6 +22,7 @@ from gfprestore.training.degradation import (
     gaussian_kernel,
 )
 from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT, PRESETS, RELEASE, draw_degradation
+from gfprestore.training.jitter import NO_JITTER, ORDERS, jitter_colours
 
 
 def photo(height: int = 48, width: int = 40, seed: int = 0) -> np.ndarray:
@@ -100,11 +103,11 @@ def test_release_parameters_follow_their_ranges():
     assert not any(d.truth_keeps_tone for d in drawn)
 
 
-def test_old_prints_are_gray_in_truth_and_sepia_only_when_gray():
+def test_old_prints_keep_their_tone_and_are_sepia_only_when_gray():
     drawn = draw(OLDPRINT, 3000)
     gray = [d for d in drawn if d.is_gray]
     assert abs(len(gray) / 3000 - 0.3) < 0.04
-    assert all(d.truth_keeps_tone == d.is_gray for d in drawn)
+    assert all(d.truth_keeps_tone for d in drawn)
     assert all(d.is_gray for d in drawn if d.sepia > 0)
     assert min(d.jpeg_quality for d in drawn) == 30
     assert {d.kernel_pixels for d in drawn} == {41}
@@ -153,16 +156,28 @@ def test_jpeg_is_that_of_the_coder_with_channels_in_their_places():
     assert np.array_equal(degrade_photo(pixels, Degradation(jpeg_quality=60)), expected)
 
 
-def test_gray_is_luma_and_the_truth_follows_only_where_it_keeps_the_tone():
+def test_gray_is_luma():
     pixels = photo()
-    lost = Degradation(is_gray=True)
     expected = np.rint(pixels @ LUMA.astype(np.float64))
-    assert np.abs(degrade_photo(pixels, lost) - expected[..., None]).max() <= 1
-    assert degrade_truth(pixels, lost) is pixels
-    kept = Degradation(is_gray=True, truth_keeps_tone=True, sepia=0.7)
+    assert np.abs(degrade_photo(pixels, Degradation(is_gray=True)) - expected[..., None]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "tone",
+    [
+        {"is_gray": True},
+        {"is_gray": True, "sepia": 0.7, "fading": 0.5},
+        {"colour_shift": (12.0, -7.0, 3.0)},
+        {"fading": 0.4},
+    ],
+)
+def test_the_truth_has_the_tone_only_where_it_keeps_it(tone):
+    pixels = photo()
+    assert degrade_truth(pixels, Degradation(**tone)) is pixels
+    kept = Degradation(**tone, truth_keeps_tone=True)
     assert np.array_equal(degrade_truth(pixels, kept), degrade_photo(pixels, kept))
-    faded = dataclasses.replace(kept, fading=0.5)
-    assert np.array_equal(degrade_truth(pixels, faded), degrade_truth(pixels, kept))
+    damaged = dataclasses.replace(kept, blur_sigma=(3.0, 3.0), noise=9.0, jpeg_quality=40)
+    assert np.array_equal(degrade_truth(pixels, damaged), degrade_truth(pixels, kept))
 
 
 def test_fading_moves_black_and_white_to_the_print_s_own():
@@ -203,3 +218,33 @@ def test_any_draw_keeps_shape_and_input(name, seed, height, width):
     assert result.dtype == np.uint8
     assert result.flags.c_contiguous
     assert np.array_equal(pixels, before)
+
+
+def test_jitter_is_torchvision_s():
+    unit = photo(40, 40).astype(np.float32) / 255
+    tensor = torch.from_numpy(unit).permute(2, 0, 1)
+    changes = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        functional.adjust_hue,
+    )
+    rng = np.random.default_rng(3)
+    for order, indices in enumerate(ORDERS):
+        jitter = (*rng.uniform((0.5, 0.5, 0.0), 1.5).tolist(), float(rng.uniform(-0.1, 0.1)))
+        expected = tensor
+        for index in indices:
+            expected = changes[index](expected, jitter[index])
+        result = jitter_colours(unit, jitter, order)
+        # The hue of nearly gray pixels hangs on the last bits of both; what is seen of it does not.
+        np.testing.assert_allclose(result, expected.permute(1, 2, 0).numpy(), atol=2e-3)
+    assert jitter_colours(unit, NO_JITTER, 5) is unit
+
+
+def test_only_the_published_configuration_jitters():
+    jittered = [d for d in draw(RELEASE, 4000) if d.jitter != NO_JITTER]
+    assert abs(len(jittered) / 4000 - 0.3) < 0.04
+    for index, (low, high) in enumerate(((0.5, 1.5), (0.5, 1.5), (0.0, 1.5), (-0.1, 0.1))):
+        assert_uniform([d.jitter[index] for d in jittered], low, high)
+    assert {d.jitter_order for d in jittered} == set(range(24))
+    assert all(d.jitter == NO_JITTER for preset in (ARTICLE, OLDPRINT) for d in draw(preset, 500))

@@ -36,6 +36,9 @@ MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
 _WORKERS = 2
 
+_LATER_FIELDS = ("jitter", "jitter_order")
+"""Sets made before there was any have none of it."""
+
 
 @dataclass(frozen=True)
 class MadeImage:
@@ -200,7 +203,8 @@ def _read_degradation(fields: Mapping[str, Any]) -> Degradation:
     """
     values: dict[str, Any] = {}
     for known in dataclasses.fields(Degradation):
-        value, default = fields[known.name], known.default
+        default = known.default
+        value = fields.get(known.name, default) if known.name in _LATER_FIELDS else fields[known.name]
         if isinstance(default, tuple):
             value = tuple(float(part) for part in value)
             is_right = len(value) == len(default)
@@ -211,6 +215,6 @@ def _read_degradation(fields: Mapping[str, Any]) -> Degradation:
         if not is_right:
             raise TypeError(f"{known.name} is {value!r}")
         values[known.name] = value
-    if fields.keys() != values.keys():
+    if fields.keys() - values.keys():
         raise TypeError(f"unknown fields {fields.keys() - values.keys()}")
     return Degradation(**values)

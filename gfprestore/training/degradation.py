@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gfprestore.training.jitter import NO_JITTER, Jitter, jitter_colours
+
 LUMA: NDArray[np.float32] = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """ITU-R BT.601 weights of R, G and B, those of the gray that `cv2.cvtColor` makes."""
 
@@ -79,13 +81,19 @@ class Degradation:
     """The photo has lost its colours."""
 
     truth_keeps_tone: bool = False
-    """The photo was never coloured: the truth is as gray, and as sepia, as the degraded photo."""
+    """The truth has the degraded photo's tone: as gray, as sepia, as much shifted in colour and as faded."""
 
     sepia: float = 0.0
     """Strength of the sepia toning of a gray photo, 0 to 1."""
 
     fading: float = 0.0
     """How far blacks have paled and whites have yellowed, 0 to 1."""
+
+    jitter: Jitter = NO_JITTER
+    """Factors of brightness, contrast and saturation, and the hue's turn in circles."""
+
+    jitter_order: int = 0
+    """Which of `gfprestore.training.jitter.ORDERS` these four are done in."""
 
 
 def degrade_photo(pixels: NDArray[np.uint8], degradation: Degradation) -> NDArray[np.uint8]:
@@ -108,9 +116,7 @@ def degrade_photo(pixels: NDArray[np.uint8], degradation: Degradation) -> NDArra
     image = _add_lines(image, degradation)
     if degradation.jpeg_quality is not None:
         image = _code_as_jpeg(image, degradation.jpeg_quality)
-    image = _resize(image, *pixels.shape[:2])
-    image = _tone(image + np.array(degradation.colour_shift, dtype=np.float32), degradation)
-    return _as_bytes(_fade(image, degradation.fading))
+    return _as_bytes(_tone(_resize(image, *pixels.shape[:2]), degradation))
 
 
 def degrade_truth(pixels: NDArray[np.uint8], degradation: Degradation) -> NDArray[np.uint8]:
@@ -121,7 +127,7 @@ def degrade_truth(pixels: NDArray[np.uint8], degradation: Degradation) -> NDArra
         degradation: What was done to it.
 
     Returns:
-        `pixels` itself, or, where the truth keeps the tone of a gray photo, a new array of its shape.
+        `pixels` itself, or, where the truth keeps the degraded photo's tone, a new array of its shape.
     """
     if not degradation.truth_keeps_tone:
         return pixels
@@ -197,10 +203,15 @@ def _resize(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.f
 
 
 def _tone(image: NDArray[np.float32], degradation: Degradation) -> NDArray[np.float32]:
-    if not degradation.is_gray:
-        return image
-    gray = (image @ LUMA)[..., None]
-    return np.asarray(gray * (1 + np.float32(degradation.sepia) * (SEPIA_TONE - 1)), dtype=np.float32)
+    """Changes what belongs to the print as a whole: its colours and its contrast."""
+    image = image + np.array(degradation.colour_shift, dtype=np.float32)
+    if degradation.is_gray:
+        gray = (image @ LUMA)[..., None]
+        image = gray * (1 + np.float32(degradation.sepia) * (SEPIA_TONE - 1))
+    if degradation.jitter != NO_JITTER:
+        unit = np.asarray(np.clip(image, 0, 255) / 255, dtype=np.float32)
+        image = 255 * jitter_colours(unit, degradation.jitter, degradation.jitter_order)
+    return _fade(np.asarray(image, dtype=np.float32), degradation.fading)
 
 
 def _fade(image: NDArray[np.float32], strength: float) -> NDArray[np.float32]:

@@ -7,11 +7,12 @@ Sources: GFP-GAN, arXiv:2101.04061, section 4.1 (`ARTICLE`), and the training co
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gfprestore.training.degradation import Degradation
+from gfprestore.training.jitter import ORDERS
 
 Span = tuple[float, float]
 """Least and greatest value of a parameter that is drawn uniformly."""
@@ -45,11 +46,26 @@ class DegradationPreset:
     colour_shift_probability: float = 0.0
     """How often channels are shifted."""
 
+    jitter_probability: float = 0.0
+    """How often brightness, contrast, saturation and hue are changed."""
+
+    brightness: Span = (0.5, 1.5)
+    """Factor on all channels where they are."""
+
+    contrast: Span = (0.5, 1.5)
+    """Factor on the distance to the mean gray."""
+
+    saturation: Span = (0.0, 1.5)
+    """Factor on the distance to every pixel's gray."""
+
+    hue: Span = (-0.1, 0.1)
+    """Turn of the hue, in circles."""
+
     gray_probability: float = 0.0
     """How often the photo loses its colours."""
 
     truth_keeps_tone: bool = False
-    """Whether the truth of a gray photo is gray."""
+    """Whether the truth has the degraded photo's tone: gray, sepia, colour shift and fading."""
 
     sepia_probability: float = 0.0
     """How often a gray photo is toned."""
@@ -84,10 +100,11 @@ RELEASE = DegradationPreset(
     anisotropic_probability=0.5,
     colour_shift=20.0,
     colour_shift_probability=0.3,
+    jitter_probability=0.3,
     gray_probability=0.01,
 )
-"""The published training configuration. It asks the network to colour gray photos. Its second jitter, of brightness,
-contrast, saturation and hue, is left out: it teaches the network to change a photo's colours."""
+"""The published training configuration. It asks the network to colour gray photos, and to undo every change of
+colour."""
 
 OLDPRINT = DegradationPreset(
     blur_sigma=(0.1, 10.0),
@@ -107,8 +124,9 @@ OLDPRINT = DegradationPreset(
     line_strength=(1.0, 8.0),
     line_probability=0.15,
 )
-"""The release preset widened to what scans of old prints show. Gray and sepia photos stay so in the truth, since a
-coloured or neutral face pasted into such a print would stand out; fading is damage, and the truth is free of it."""
+"""The release preset widened to what scans of old prints show. The truth keeps a print's tone, since a face of another
+tone would stand out in the print that it is pasted into, and since a lost tone can only be guessed. For the same reason
+there is no jitter."""
 
 PRESETS = {"article": ARTICLE, "release": RELEASE, "oldprint": OLDPRINT}
 """The presets by the name that a command or a configuration gives them."""
@@ -140,7 +158,7 @@ def draw_degradation(generator: np.random.Generator, preset: DegradationPreset) 
         blur_sigma, radians = (sigma, between(preset.blur_sigma)), between((-math.pi, math.pi))
     shift = preset.colour_shift if happens(preset.colour_shift_probability) else 0.0
     is_gray = happens(preset.gray_probability)
-    return Degradation(
+    degradation = Degradation(
         blur_sigma=blur_sigma,
         blur_radians=radians,
         kernel_pixels=preset.kernel_pixels,
@@ -156,7 +174,15 @@ def draw_degradation(generator: np.random.Generator, preset: DegradationPreset) 
         jpeg_quality=int(generator.integers(preset.jpeg_quality[0], preset.jpeg_quality[1] + 1)),
         colour_shift=(between((-shift, shift)), between((-shift, shift)), between((-shift, shift))),
         is_gray=is_gray,
-        truth_keeps_tone=is_gray and preset.truth_keeps_tone,
+        truth_keeps_tone=preset.truth_keeps_tone,
         sepia=between(_SEPIA) if is_gray and happens(preset.sepia_probability) else 0.0,
         fading=between(preset.fading) if happens(preset.fading_probability) else 0.0,
     )
+    # Last, so that the other draws are those of a preset without it.
+    if not happens(preset.jitter_probability):
+        return degradation
+    brightness, contrast, saturation, hue = map(
+        between, (preset.brightness, preset.contrast, preset.saturation, preset.hue)
+    )
+    order = int(generator.integers(len(ORDERS)))
+    return replace(degradation, jitter=(brightness, contrast, saturation, hue), jitter_order=order)

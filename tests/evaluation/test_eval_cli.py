@@ -252,6 +252,18 @@ def test_manifests_with_wrong_fields_are_refused(folders, tmp_path):
             read_manifest(tmp_path / "changed.json")
 
 
+def test_manifests_of_sets_made_before_there_was_jitter_are_read(folders, tmp_path):
+    truth, _, _ = folders
+    assert status(run("degrade", truth, "-o", tmp_path / "first")) == 0
+    manifest = tmp_path / "first" / MANIFEST_NAME
+    new = read_manifest(manifest)
+    document = json.loads(manifest.read_text())
+    for image in document["images"].values():
+        del image["degradation"]["jitter"], image["degradation"]["jitter_order"]
+    manifest.write_text(json.dumps(document))
+    assert read_manifest(manifest) == new
+
+
 def test_the_script_starts_without_heavy_packages_and_ends_with_its_status(tmp_path):
     (tmp_path / "a").mkdir()
     code = (
