@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from gfprestore.batches import SharedBatches
 from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import DeviceError, UsageError
+from gfprestore.machine import free_memory
 from gfprestore.native.upscaler import build_native_upscaler, runs_natively
 from gfprestore.photo import Pixels
 from gfprestore.reach import overlap_for, reach_of
@@ -257,11 +257,7 @@ def _memory_budget(device: str) -> float:
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         return free * _GPU_SHARE
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not a Unix with these names
-        return _PROCESSOR_BUDGET
-    return min(_PROCESSOR_BUDGET, free * _GPU_SHARE)
+    return min(_PROCESSOR_BUDGET, free_memory() * _GPU_SHARE)
 
 
 def _mix(plain: Pixels, sharp: Pixels, strength: float) -> Pixels:

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from gfprestore.errors import DeviceError
+from gfprestore.machine import cores_are_shared_out, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,13 @@ class Engine(Protocol):
             OutOfMemoryError: The device's memory does not hold even a batch of one.
         """
         ...
+
+
+def fit_threads() -> None:
+    """Let libraries start no more threads than a container gives time to: by themselves they count its processors."""
+    if cores_are_shared_out():
+        torch.set_num_threads(usable_cores())
+        cv2.setNumThreads(usable_cores())
 
 
 def resolve_device(name: str) -> str:

@@ -11,7 +11,7 @@ from gfprestore.background import Upscaler, build_upscaler
 from gfprestore.colorize import COLOUR_CAUTION, ChromaSource, OwnChroma, build_chroma_source
 from gfprestore.detect import FaceDetector, build_detector
 from gfprestore.digest import user_cache_folder, weights_digest
-from gfprestore.engine import resolve_device, resolve_precision
+from gfprestore.engine import fit_threads, resolve_device, resolve_precision
 from gfprestore.errors import WeightsError
 from gfprestore.identity import FaceRecogniser
 from gfprestore.options import RestoreOptions
@@ -88,6 +88,7 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
         WeightsError: Weights that were asked for are missing, damaged or of another kind.
         DeviceError: The device is missing.
     """
+    fit_threads()
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     place = _Place(device, precision, user_cache_folder() / "compiled", options, progress)

@@ -23,6 +23,7 @@ from torch import nn
 
 from gfprestore.compiled_cache import open_cache, seal_new
 from gfprestore.engine import out_of_memory
+from gfprestore.machine import cores_are_shared_out, usable_cores
 from gfprestore.openvino_graph import UnknownOperationError, record
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def _compile(
     make_graph: Callable[[], openvino.Model], precision: str, cache_folder: Path | None, key: str | None
 ) -> openvino.CompiledModel:
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    if cores_are_shared_out():
+        settings["INFERENCE_NUM_THREADS"] = usable_cores()
     core = shared_core()
     if cache_folder is None:
         return core.compile_model(make_graph(), "CPU", settings)

@@ -14,6 +14,7 @@ from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
 from gfprestore.errors import ExitCode, GfprestoreError, printable
 from gfprestore.folders import Job
+from gfprestore.machine import usable_cores
 from gfprestore.models import Models, load_models
 from gfprestore.options import RestoreOptions
 from gfprestore.pipeline import restore_photos
@@ -22,7 +23,7 @@ from gfprestore.report import Failed, Outcome, Report, Restored
 from gfprestore.reportfile import ReportFile, read_lines
 from gfprestore.stagetimes import StageTimes
 from gfprestore.stopping import StopRequest
-from gfprestore.workplan import plan_work, usable_cores
+from gfprestore.workplan import plan_work
 
 Say = Callable[[str], None]
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from gfprestore.machine import usable_cores, usable_memory
 
 MOST_WORKERS = 4
 """Threads that read, and threads that finish photos: more only wait for the networks."""
 
 QUEUE_SHARE = 1 / 32
 """Share of the machine's memory that the photos of one queue may fill; there are two."""
-
-USUAL_MEMORY = 8 << 30
-"""Bytes of memory where a machine does not tell."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,5 @@ def plan_work(batch_size: int) -> WorkPlan:
         most_open=batch_size + 1,
         finishers=workers,
         finish_ahead=batch_size + workers,
-        queue_bytes=QUEUE_SHARE * physical_memory(),
+        queue_bytes=QUEUE_SHARE * usable_memory(),
     )
-
-
-def usable_cores() -> int:
-    """Processors that this process may use, which containers and `taskset` make fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def physical_memory() -> int:
-    """Bytes of memory that the machine has: unlike what is free just now, the same in every run."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not a Unix with these names
-        return USUAL_MEMORY

@@ -26,14 +26,5 @@ def test_a_batch_fits_before_and_behind_the_one_that_is_restored() -> None:
 
 
 def test_queues_follow_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workplan, "physical_memory", lambda: 64 << 30)
+    monkeypatch.setattr(workplan, "usable_memory", lambda: 64 << 30)
     assert plan_work(4).queue_bytes == 2 << 30
-
-
-def test_a_machine_that_does_not_tell_its_memory_has_a_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(_name: str) -> int:
-        raise ValueError
-
-    assert workplan.physical_memory() > 1 << 28
-    monkeypatch.setattr(workplan.os, "sysconf", unknown, raising=False)
-    assert workplan.physical_memory() == workplan.USUAL_MEMORY

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gfprestore.machine import usable_cores
 from gfprestore.native.library import Library, Step
 from gfprestore.native.operands import Array, Buffer, Features
-from gfprestore.workplan import usable_cores
 
 TILED_PRODUCTS = 36
 """Products of one tile of 4x4 outputs."""
