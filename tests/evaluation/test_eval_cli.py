@@ -218,8 +218,15 @@ def test_a_set_that_comes_out_otherwise_is_named(folders, tmp_path):
 
 def test_gray_truth_is_written_on_request(write_images, make_image, tmp_path, monkeypatch):
     clean = write_images("clean", {"a.png": make_image(30, 30, 1)})
-    always_gray = dataclasses.replace(PRESETS["oldprint"], gray_probability=1.0, sepia_probability=0.0)
-    monkeypatch.setitem(PRESETS, "oldprint", always_gray)
+    # The truth keeps a print's tone, so only a neutral print leaves it free of colour.
+    neutral_gray = dataclasses.replace(
+        PRESETS["oldprint"],
+        gray_probability=1.0,
+        sepia_probability=0.0,
+        colour_shift_probability=0.0,
+        fading_probability=0.0,
+    )
+    monkeypatch.setitem(PRESETS, "oldprint", neutral_gray)
     assert status(run("degrade", clean, "-o", tmp_path / "d", "--truth", tmp_path / "t", "--preset", "oldprint")) == 0
     pixels = cv2.imread(str(tmp_path / "t" / "a.png"))
     assert np.ptp(pixels, axis=2).max() == 0
