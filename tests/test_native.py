@@ -263,3 +263,14 @@ def test_kernels_are_compiled_from_their_sources(tmp_path: Path) -> None:
     assert built
     assert sorted(path.name for path in (copy / "compiled").iterdir()) == sorted(path.name for path in built)
     assert {Library(copy / "compiled" / f"{kind}{SUFFIX}").panel for kind in PRESENT} <= {8, 16, 32}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_library_of_other_sources_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.c").write_text("int nothing;")
+    (tmp_path / "older.c").write_text('const char *interface(void) { return "0123"; }')
+    for name in ("other", "older"):
+        path = tmp_path / f"{name}{SUFFIX}"
+        subprocess.run(["cc", "-shared", "-fPIC", tmp_path / f"{name}.c", "-o", path], check=True)
+        with pytest.raises(OSError, match=r"other sources.*build\.py"):
+            Library(path)

@@ -9,6 +9,7 @@ slower.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import platform
@@ -24,6 +25,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FOLDER = Path(__file__).parent
 COMPILED = FOLDER / "compiled"
 SOURCES = ("program.c", "program.h", "convolve.h", "multiply.h", "steps.h", "vectors.h", "winograd.h")
+INTERFACE_FILES = ("program.c", "program.h")  # as library.py has them, which this script cannot import: it needs torch
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 OPTIMISE = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared")
@@ -82,12 +84,14 @@ def _compile(library: Path, settings: tuple[str, ...]) -> None:
     unfinished = library.with_name(f".{library.stem}.{os.getpid()}{SUFFIX}")
     position = () if sys.platform == "win32" else ("-fPIC", "-lm")
     base = ("-mcpu=baseline",) if "ziglang" in compiler else ()
+    interface = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in INTERFACE_FILES)).hexdigest()
     command = [
         *compiler,
         *base,
         *OPTIMISE,
         *UNROLL,
         *settings,
+        f'-DINTERFACE="{interface}"',
         str(FOLDER / SOURCES[0]),
         "-o",
         str(unfinished),

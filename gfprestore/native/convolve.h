@@ -18,7 +18,7 @@ static inline int count_tiles(int side) { return (side + TILE - 1) / TILE; }
 /* Where a window's samples lie: at row + column, or outside, where a row is NULL or a column negative. */
 typedef struct {
     const float *row[WINDOW];
-    long column[WINDOW];
+    Index column[WINDOW];
 } Window;
 
 static Window find_window(const Step *s, int ty, int tx) {
@@ -26,8 +26,8 @@ static Window find_window(const Step *s, int ty, int tx) {
     for (int i = 0; i < WINDOW; i++) {
         int row = TILE * ty - 1 + i, column = TILE * tx - 1 + i;
         int above = row >= 0 && row < s->height, beside = column >= 0 && column < s->width;
-        at.row[i] = above ? (const float *)s->x + (long)row * s->width * s->stride_in : NULL;
-        at.column[i] = beside ? (long)column * s->stride_in : -1;
+        at.row[i] = above ? (const float *)s->x + (Index)row * s->width * s->stride_in : NULL;
+        at.column[i] = beside ? (Index)column * s->stride_in : -1;
     }
     return at;
 }
@@ -36,14 +36,14 @@ static Window find_window(const Step *s, int ty, int tx) {
 static Window find_half_window(const float *x, int height, int width, int stride, int ty, int tx) {
     Window at;
     for (int i = 0; i < 4; i++) {
-        at.row[i] = x + (long)clamp(2 * ty - 1 + i, height - 1) * width * stride;
-        at.column[i] = (long)clamp(2 * tx - 1 + i, width - 1) * stride;
+        at.row[i] = x + (Index)clamp(2 * ty - 1 + i, height - 1) * width * stride;
+        at.column[i] = (Index)clamp(2 * tx - 1 + i, width - 1) * stride;
     }
     return at;
 }
 
 /* B' d of a window d, with `border` telling whether samples may lie outside. */
-static inline __attribute__((always_inline)) void read_tile(const Window *at, int c, int border, long ahead,
+static inline __attribute__((always_inline)) void read_tile(const Window *at, int c, int border, Index ahead,
                                                             Vector half_way[WINDOW][WINDOW]) {
     for (int j = 0; j < WINDOW; j++) {
         Vector column[WINDOW], out[WINDOW];
@@ -83,7 +83,7 @@ static inline __attribute__((always_inline)) void read_wider_tile(const Step *s,
     for (int i = 0; i < 4; i++) {
         Vector row[4];
         for (int j = 0; j < 4; j++) row[j] = load(at->row[i] + at->column[j] + c);
-        for (int j = 2; j < 4; j++) __builtin_prefetch(at->row[i] + at->column[j] + 2L * s->stride_in + c, 0, 2);
+        for (int j = 2; j < 4; j++) __builtin_prefetch(at->row[i] + at->column[j] + (Index)2 * s->stride_in + c, 0, 2);
         widen(row, wide[i], repeats);
         if (border) clear_outside(wide[i], tx, s->width);
     }
@@ -99,7 +99,7 @@ static inline __attribute__((always_inline)) void read_wider_tile(const Step *s,
 
 /* v[PRODUCTS][tiles][channels_in] of the tiles from `first` on. */
 static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s, int first, int tiles, void *v,
-                                                                  long plane, int half, int wider) {
+                                                                  Index plane, int half, int wider) {
     int across = count_tiles(s->width), down = count_tiles(s->height);
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
@@ -115,12 +115,12 @@ static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s,
             else if (border)
                 read_tile(&at, c, 1, 0, half_way);
             else
-                read_tile(&at, c, 0, (long)TILE * s->stride_in, half_way);
+                read_tile(&at, c, 0, (Index)TILE * s->stride_in, half_way);
             Vector style = s->style ? load(s->style + c) : (Vector){0} + 1;
             for (int i = 0; i < WINDOW; i++) {
                 to_products(half_way[i], out);
                 for (int j = 0; j < WINDOW; j++) {
-                    long place = (i * WINDOW + j) * plane + (long)t * s->channels_in + c;
+                    Index place = (i * WINDOW + j) * plane + (Index)t * s->channels_in + c;
 #if defined(__AVX512BF16__)
                     if (half) {
                         store_half((uint16_t *)v + place, out[j] * style);
@@ -135,7 +135,7 @@ static inline __attribute__((always_inline)) void gather_tiles_as(const Step *s,
     (void)half;
 }
 
-static void gather_tiles(const Step *s, int first, int tiles, void *v, long plane, int half) {
+static void gather_tiles(const Step *s, int first, int tiles, void *v, Index plane, int half) {
     /* Every case a loop of its own, without questions inside. */
     switch ((s->flags & (DOUBLES_INPUT | REPEATS_INPUT)) | (half ? HALF_CASE : 0)) {
     case DOUBLES_INPUT: gather_tiles_as(s, first, tiles, v, plane, 0, DOUBLES_INPUT); break;
@@ -147,14 +147,14 @@ static void gather_tiles(const Step *s, int first, int tiles, void *v, long plan
     }
 }
 
-static void multiply_tiles(const Step *s, int tiles, const void *v, long plane_v, float *m, long plane_m, int half) {
-    long panel_size = (long)s->channels_in * PANEL;
+static void multiply_tiles(const Step *s, int tiles, const void *v, Index plane_v, float *m, Index plane_m, int half) {
+    Index panel_size = (Index)s->channels_in * PANEL;
     int panels = s->channels_out / PANEL;
     for (int k = 0; k < PRODUCTS; k++)
         for (int panel = 0; panel < panels; panel++)
             for (int t = 0; t < tiles; t += ROWS) {
-                long at = k * plane_v + (long)t * s->channels_in, weight = (k * panels + panel) * panel_size;
-                float *c = m + k * plane_m + (long)t * s->channels_out + panel * PANEL;
+                Index at = k * plane_v + (Index)t * s->channels_in, weight = (k * panels + panel) * panel_size;
+                float *c = m + k * plane_m + (Index)t * s->channels_out + panel * PANEL;
 #if defined(__AVX512BF16__)
                 if (half) {
                     multiply_half((const uint16_t *)v + at, s->channels_in, (const uint16_t *)s->weight + weight,
@@ -186,20 +186,20 @@ static inline __attribute__((always_inline)) void add_doubled_residual(const Win
 }
 
 /* What follows the convolution; see `activate`, whose vectors are read once here. */
-static inline __attribute__((always_inline)) void activate_tile(const Step *s, long pixel, int c,
+static inline __attribute__((always_inline)) void activate_tile(const Step *s, Index pixel, int c,
                                                                 Vector y[TILE][TILE]) {
     Vector gain = s->gain ? load(s->gain + c) : (Vector){0} + 1, bias = s->bias ? load(s->bias + c) : (Vector){0};
     for (int i = 0; i < TILE; i++)
         for (int j = 0; j < TILE; j++) {
             Vector value = y[i][j] * gain + bias;
-            if (s->noise) value += s->noise[pixel + (long)i * s->width + j];
+            if (s->noise) value += s->noise[pixel + (Index)i * s->width + j];
             y[i][j] = leaky(value, s->slope);
         }
     if (!s->scale || c < s->kept) return;
     int reached = s->channels_out - s->kept;
     for (int i = 0; i < TILE; i++)
         for (int j = 0; j < TILE; j++) {
-            long at = (pixel + (long)i * s->width + j) * reached + c - s->kept;
+            Index at = (pixel + (Index)i * s->width + j) * reached + c - s->kept;
             y[i][j] = y[i][j] * load(s->scale + at) + load(s->shift + at);
         }
 }
@@ -208,14 +208,14 @@ static inline __attribute__((always_inline)) void store_halved(const Step *s, in
                                                                Vector y[TILE][TILE]) {
     for (int i = 0; i < TILE; i += 2)
         for (int j = 0; j < TILE; j += 2) {
-            long pixel = (long)(TILE * ty + i) / 2 * (s->width / 2) + (TILE * tx + j) / 2;
+            Index pixel = (Index)(TILE * ty + i) / 2 * (s->width / 2) + (TILE * tx + j) / 2;
             store((float *)s->y + pixel * s->stride_out + c,
                   0.25f * (y[i][j] + y[i][j + 1] + y[i + 1][j] + y[i + 1][j + 1]));
         }
 }
 
 /* Only as many channels as y has: the last panel may have more. */
-static inline void store_channels(const Step *s, long pixel, int c, Vector value, int is_large) {
+static inline void store_channels(const Step *s, Index pixel, int c, Vector value, int is_large) {
     float *y = (float *)s->y + pixel * s->stride_out + c;
     if (s->stride_out < LANES) {
         if (c == 0) memcpy(y, &value, 4 * s->stride_out);
@@ -227,12 +227,12 @@ static inline void store_channels(const Step *s, long pixel, int c, Vector value
 
 /* From products m[PRODUCTS][tiles][channels_out] to features. */
 static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s, int first, int tiles, const float *m,
-                                                                   long plane, int flags) {
+                                                                   Index plane, int flags) {
     int across = count_tiles(s->width), doubles = flags & DOUBLES_RESIDUAL;
-    int is_large = (long)s->height * s->width * s->channels_out > LARGE;
+    int is_large = (Index)s->height * s->width * s->channels_out > LARGE;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
-        long corner = (long)TILE * ty * s->width + TILE * tx;
+        Index corner = (Index)TILE * ty * s->width + TILE * tx;
         Window at = {0};
         if (doubles) at = find_half_window(s->residual, s->height / 2, s->width / 2, s->stride_residual, ty, tx);
         for (int c = 0; c < s->channels_out; c += LANES) {
@@ -240,7 +240,7 @@ static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s
             for (int j = 0; j < WINDOW; j++) {
                 Vector column[WINDOW], out[TILE];
                 for (int i = 0; i < WINDOW; i++)
-                    column[i] = load(m + (i * WINDOW + j) * plane + (long)t * s->channels_out + c);
+                    column[i] = load(m + (i * WINDOW + j) * plane + (Index)t * s->channels_out + c);
                 to_outputs(column, out);
                 for (int i = 0; i < TILE; i++) half_way[i][j] = out[i];
             }
@@ -253,7 +253,7 @@ static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s
             if (doubles) add_doubled_residual(&at, c, y);
             for (int i = 0; i < least(TILE, s->height - TILE * ty); i++)
                 for (int j = 0; j < least(TILE, s->width - TILE * tx); j++) {
-                    long pixel = corner + (long)i * s->width + j;
+                    Index pixel = corner + (Index)i * s->width + j;
                     if (s->residual && !doubles) y[i][j] += load(s->residual + pixel * s->stride_residual + c);
                     store_channels(s, pixel, c, y[i][j], is_large);
                 }
@@ -261,7 +261,7 @@ static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s
     }
 }
 
-static void scatter_tiles(const Step *s, int first, int tiles, const float *m, long plane) {
+static void scatter_tiles(const Step *s, int first, int tiles, const float *m, Index plane) {
     if (s->flags & HALVES_OUTPUT)
         scatter_tiles_as(s, first, tiles, m, plane, HALVES_OUTPUT);
     else if (s->flags & DOUBLES_RESIDUAL)
@@ -271,11 +271,11 @@ static void scatter_tiles(const Step *s, int first, int tiles, const float *m, l
 }
 
 /* Floats of one thread's memory for a block of tiles: values, then products. */
-static long winograd_memory(const Step *s, int tiles) {
-    return PRODUCTS * ((long)tiles * (s->channels_in + s->channels_out) + 3 * PADDING);
+static Index winograd_memory(const Step *s, int tiles) {
+    return PRODUCTS * ((Index)tiles * (s->channels_in + s->channels_out) + 3 * PADDING);
 }
 
-static int tiles_in_block(const Step *s, long memory, int threads) {
+static int tiles_in_block(const Step *s, Index memory, int threads) {
     int tiles = count_tiles(s->height) * count_tiles(s->width);
     /* Weights are read once for a block: wide layers, whose weights fill the caches, take more tiles than fit there. */
     int most = FEWEST_TILES;
@@ -289,7 +289,7 @@ static int tiles_in_block(const Step *s, long memory, int threads) {
 static void run_winograd(const Step *s, int block, int tiles_each, float *memory, int half) {
     int tiles = count_tiles(s->height) * count_tiles(s->width), first = block * tiles_each;
     int count = least(tiles_each, tiles - first);
-    long plane_v = (long)tiles_each * s->channels_in + 2 * PADDING, plane_m = (long)tiles_each * s->channels_out + PADDING;
+    Index plane_v = (Index)tiles_each * s->channels_in + 2 * PADDING, plane_m = (Index)tiles_each * s->channels_out + PADDING;
     float *m = memory + PRODUCTS * plane_v;
     gather_tiles(s, first, count, memory, plane_v, half);
     multiply_tiles(s, count, memory, plane_v, m, plane_m, half);

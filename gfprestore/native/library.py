@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import platform
 import sys
@@ -18,6 +19,14 @@ FOLDER = Path(__file__).parent / "compiled"
 
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 """What shared libraries are called here."""
+
+INTERFACE_FILES = ("program.c", "program.h")
+"""The sources that say how the kernels are called."""
+
+
+def interface_digest(folder: Path = FOLDER.parent) -> str:
+    """Tell one interface of the kernels from every other, in 64 characters."""
+    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in INTERFACE_FILES)).hexdigest()
 
 
 class Step(ctypes.Structure):
@@ -39,21 +48,31 @@ class Library:
         """Load a shared library.
 
         Raises:
-            OSError: It is not there, or not for this system.
+            OSError: It is not there, not for this system, or compiled from sources that called its kernels otherwise.
         """
         self._library = ctypes.CDLL(str(path))
-        long, pointer, integer = ctypes.c_long, ctypes.c_void_p, ctypes.c_int32
+        if self._compiled_from() != interface_digest():
+            raise OSError(f"{path} was compiled from other sources: python gfprestore/native/build.py mends that")
+        index, pointer, integer = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32
         self.run_program = self._library.run_program
-        self.run_program.argtypes = [pointer, integer, pointer, integer, pointer, long, integer]
+        self.run_program.argtypes = [pointer, integer, pointer, integer, pointer, index, integer]
         self.run_program.restype = None
         self.pack_winograd = self._library.pack_winograd
         self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer]
         self.pack_winograd.restype = None
         self.scratch_size = self._library.scratch_size
-        self.scratch_size.argtypes = [pointer, integer, long]
-        self.scratch_size.restype = long
+        self.scratch_size.argtypes = [pointer, integer, index]
+        self.scratch_size.restype = index
         self.panel: int = self._library.panel_width()
         self.has_half = bool(self._library.has_half())
+
+    def _compiled_from(self) -> str:
+        """The digest that the build left, or nothing: calls that pass other arguments would write anywhere."""
+        interface = getattr(self._library, "interface", None)
+        if interface is None:
+            return ""
+        interface.restype = ctypes.c_char_p
+        return bytes(interface()).decode("ascii")
 
 
 def kinds() -> tuple[str, ...]:

@@ -12,12 +12,12 @@
 #define AHEAD 24 /* steps of the sum by which weights are asked for before they are needed */
 
 /* c[ROWS][PANEL] = a[ROWS][depth] u[depth][PANEL], in float. */
-static inline void multiply_float(const float *a, long stride_a, const float *u, int depth, float *c, long stride_c) {
+static inline void multiply_float(const float *a, Index stride_a, const float *u, int depth, float *c, Index stride_c) {
     Vector sum[ROWS][2] = {0};
     for (int i = 0; i < depth; i++) {
-        __builtin_prefetch(u + (long)(i + AHEAD) * PANEL);
-        __builtin_prefetch(u + (long)(i + AHEAD) * PANEL + LANES);
-        Vector left = *(const InMemory *)(u + (long)i * PANEL), right = *(const InMemory *)(u + (long)i * PANEL + LANES);
+        __builtin_prefetch(u + (Index)(i + AHEAD) * PANEL);
+        __builtin_prefetch(u + (Index)(i + AHEAD) * PANEL + LANES);
+        Vector left = *(const InMemory *)(u + (Index)i * PANEL), right = *(const InMemory *)(u + (Index)i * PANEL + LANES);
 #pragma GCC unroll 12
         for (int row = 0; row < ROWS; row++) {
             float value = a[row * stride_a + i];
@@ -34,16 +34,16 @@ static inline void multiply_float(const float *a, long stride_a, const float *u,
 
 #if defined(__AVX512BF16__)
 /* The same from bfloat16 a[ROWS][depth] and u[depth / 2][PANEL][2]; products and sums are float. */
-static inline void multiply_half(const uint16_t *a, long stride_a, const uint16_t *u, int depth, float *c,
-                                 long stride_c) {
+static inline void multiply_half(const uint16_t *a, Index stride_a, const uint16_t *u, int depth, float *c,
+                                 Index stride_c) {
     __m512 sum[ROWS][2];
 #pragma GCC unroll 12
     for (int row = 0; row < ROWS; row++) sum[row][0] = sum[row][1] = _mm512_setzero_ps();
     for (int i = 0; i < depth; i += 2) {
-        __builtin_prefetch(u + (long)(i + 2 * AHEAD) * PANEL);
-        __builtin_prefetch(u + (long)(i + 2 * AHEAD) * PANEL + 2 * LANES);
-        __m512bh left = (__m512bh)_mm512_loadu_si512(u + (long)i * PANEL);
-        __m512bh right = (__m512bh)_mm512_loadu_si512(u + (long)i * PANEL + 2 * LANES);
+        __builtin_prefetch(u + (Index)(i + 2 * AHEAD) * PANEL);
+        __builtin_prefetch(u + (Index)(i + 2 * AHEAD) * PANEL + 2 * LANES);
+        __m512bh left = (__m512bh)_mm512_loadu_si512(u + (Index)i * PANEL);
+        __m512bh right = (__m512bh)_mm512_loadu_si512(u + (Index)i * PANEL + 2 * LANES);
 #pragma GCC unroll 12
         for (int row = 0; row < ROWS; row++) {
             __m512bh pair = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(a + row * stride_a + i));

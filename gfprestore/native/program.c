@@ -28,7 +28,7 @@ typedef struct {
     _Atomic int32_t next, done;
 } Progress;
 
-static int count_blocks(const Step *s, long memory, int threads, int *tiles_each) {
+static int count_blocks(const Step *s, Index memory, int threads, int *tiles_each) {
     switch (s->kind) {
     case STEP_WINOGRAD:
         *tiles_each = tiles_in_block(s, memory, threads);
@@ -63,8 +63,8 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
 
 /* Run the program; every thread calls this with the same zeroed progress and memory of its own, `scratch_size` of it
    where blocks of tiles are to take `block_size` bytes. */
-EXPORT void run_program(const Step *steps, int count, Progress *progress, int threads, float *memory, long block_size,
-                        int half) {
+EXPORT void run_program(const Step *steps, int count, Progress *progress, int threads, float *memory,
+                        Index block_size, int half) {
     for (int i = 0; i < count; i++) {
         int tiles_each = 0, block, blocks = count_blocks(steps + i, block_size / 4, threads, &tiles_each);
         while ((block = atomic_fetch_add_explicit(&progress[i].next, 1, memory_order_relaxed)) < blocks) {
@@ -91,18 +91,18 @@ static void store_pairs(uint16_t *y, Vector value) {
 /* Pack a kernel w[3][3][inputs][outputs] for STEP_WINOGRAD: u[PRODUCTS][outputs / PANEL][inputs][PANEL], or in bfloat16
    u[PRODUCTS][outputs / PANEL][inputs / 2][PANEL][2]. */
 EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed, int half) {
-    long panels = outputs / PANEL;
-    for (long i = 0; i < inputs; i++)
-        for (long o = 0; o < outputs; o += LANES) {
+    Index panels = outputs / PANEL;
+    for (Index i = 0; i < inputs; i++)
+        for (Index o = 0; o < outputs; o += LANES) {
             Vector column[3], rows[WINDOW][3], u[WINDOW];
             for (int j = 0; j < 3; j++) {
-                for (int k = 0; k < 3; k++) column[k] = load(w + ((3 * k + j) * (long)inputs + i) * outputs + o);
+                for (int k = 0; k < 3; k++) column[k] = load(w + ((3 * k + j) * (Index)inputs + i) * outputs + o);
                 to_factors(column, u);
                 for (int k = 0; k < WINDOW; k++) rows[k][j] = u[k];
             }
             for (int k = 0; k < PRODUCTS; k++) {
                 if (k % WINDOW == 0) to_factors(rows[k / WINDOW], u);
-                long panel = (k * panels + o / PANEL) * inputs * PANEL;
+                Index panel = (k * panels + o / PANEL) * inputs * PANEL;
                 if (half)
                     store_pairs((uint16_t *)packed + panel + (i / 2 * PANEL + o % PANEL) * 2 + i % 2, u[k % WINDOW]);
                 else
@@ -112,13 +112,16 @@ EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed,
 }
 
 /* Bytes of every thread's memory for a program whose blocks of tiles are to take `memory` bytes. */
-EXPORT long scratch_size(const Step *steps, int count, long memory) {
+EXPORT Index scratch_size(const Step *steps, int count, Index memory) {
     for (int i = 0; i < count; i++) {
-        long least_size = steps[i].kind == STEP_WINOGRAD ? 4 * winograd_memory(steps + i, FEWEST_TILES) : 0;
+        Index least_size = steps[i].kind == STEP_WINOGRAD ? 4 * winograd_memory(steps + i, FEWEST_TILES) : 0;
         if (least_size > memory) memory = least_size;
     }
     return memory;
 }
+
+/* What the library was compiled from: `interface_digest` of library.py. */
+EXPORT const char *interface(void) { return INTERFACE; }
 
 EXPORT int panel_width(void) { return PANEL; }
 

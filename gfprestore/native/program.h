@@ -22,6 +22,7 @@
 
 #define PANEL (2 * LANES) /* output channels that one multiplication holds in registers */
 
+typedef int64_t Index; /* of a float in a buffer: `long` has 32 bits on Windows, and layers have more floats */
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float InMemory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
 

@@ -14,15 +14,15 @@ static void run_matmul(const Step *s, int block, float *memory) {
     int panels = s->channels_out / PANEL, pixels = s->height * s->width;
     int panel = block % panels, first = block / panels * MATMUL_ROWS;
     int count = least(MATMUL_ROWS, pixels - first);
-    const float *a = (const float *)s->x + (long)first * s->stride_in;
-    const float *u = (const float *)s->weight + (long)panel * s->channels_in * PANEL;
+    const float *a = (const float *)s->x + (Index)first * s->stride_in;
+    const float *u = (const float *)s->weight + (Index)panel * s->channels_in * PANEL;
     for (int t = 0; t < count; t += ROWS)
-        multiply_float(a + (long)t * s->stride_in, s->stride_in, u, s->channels_in, memory + (long)t * PANEL, PANEL);
+        multiply_float(a + (Index)t * s->stride_in, s->stride_in, u, s->channels_in, memory + (Index)t * PANEL, PANEL);
     for (int t = 0; t < count; t++)
         for (int c = 0; c < PANEL; c += LANES) {
-            long pixel = first + t;
+            Index pixel = first + t;
             int channel = panel * PANEL + c;
-            Vector value = activate(s, load(memory + (long)t * PANEL + c), pixel, channel);
+            Vector value = activate(s, load(memory + (Index)t * PANEL + c), pixel, channel);
             if (s->residual) value += load(s->residual + pixel * s->stride_residual + channel);
             store((float *)s->y + pixel * s->stride_out + channel, value);
         }
@@ -34,10 +34,10 @@ static void run_gather(const Step *s, int row) {
     for (int column = 0; column < s->width; column++)
         for (int k = 0; k < 9; k++) {
             int i = row + k / 3 - 1, j = column + k % 3 - 1;
-            float *y = (float *)s->y + ((long)row * s->width + column) * s->channels_out + (long)k * s->channels_in;
+            float *y = (float *)s->y + ((Index)row * s->width + column) * s->channels_out + (Index)k * s->channels_in;
             int inside = i >= 0 && i < s->height && j >= 0 && j < s->width;
             for (int c = 0; c < s->channels_in; c += LANES) {
-                Vector value = inside ? load(x + ((long)i * s->width + j) * s->stride_in + c) : (Vector){0};
+                Vector value = inside ? load(x + ((Index)i * s->width + j) * s->stride_in + c) : (Vector){0};
                 store(y + c, s->style ? value * load(s->style + c) : value);
             }
         }
@@ -45,10 +45,10 @@ static void run_gather(const Step *s, int row) {
 
 static void run_halve(const Step *s, int row) {
     const float *x = s->x;
-    long line = 2L * s->width * s->stride_in;
+    Index line = (Index)2 * s->width * s->stride_in;
     for (int column = 0; column < s->width; column++) {
-        const float *from = x + 2 * row * line + 2L * column * s->stride_in;
-        float *y = (float *)s->y + ((long)row * s->width + column) * s->channels_in;
+        const float *from = x + 2 * row * line + (Index)2 * column * s->stride_in;
+        float *y = (float *)s->y + ((Index)row * s->width + column) * s->channels_in;
         for (int c = 0; c < s->channels_in; c += LANES)
             store(y + c, 0.25f * (load(from + c) + load(from + s->stride_in + c) + load(from + line + c) +
                                   load(from + line + s->stride_in + c)));
@@ -61,9 +61,9 @@ static void run_double(const Step *s, int row) {
     int near = row / 2, far = clamp(row % 2 ? near + 1 : near - 1, height - 1);
     for (int column = 0; column < s->width; column++) {
         int here = column / 2, there = clamp(column % 2 ? here + 1 : here - 1, width - 1);
-        const float *a = x + ((long)near * width + here) * s->stride_in, *b = x + ((long)near * width + there) * s->stride_in;
-        const float *d = x + ((long)far * width + here) * s->stride_in, *e = x + ((long)far * width + there) * s->stride_in;
-        float *y = (float *)s->y + ((long)row * s->width + column) * s->channels_in;
+        const float *a = x + ((Index)near * width + here) * s->stride_in, *b = x + ((Index)near * width + there) * s->stride_in;
+        const float *d = x + ((Index)far * width + here) * s->stride_in, *e = x + ((Index)far * width + there) * s->stride_in;
+        float *y = (float *)s->y + ((Index)row * s->width + column) * s->channels_in;
         for (int c = 0; c < s->channels_in; c += LANES)
             store(y + c, 0.75f * (0.75f * load(a + c) + 0.25f * load(b + c)) +
                              0.25f * (0.75f * load(d + c) + 0.25f * load(e + c)));
@@ -72,7 +72,7 @@ static void run_double(const Step *s, int row) {
 
 static void run_add(const Step *s, int row) {
     for (int column = 0; column < s->width; column++) {
-        long pixel = (long)row * s->width + column;
+        Index pixel = (Index)row * s->width + column;
         const float *a = (const float *)s->x + pixel * s->stride_in, *b = s->residual + pixel * s->stride_residual;
         float *y = (float *)s->y + pixel * s->stride_out;
         for (int c = 0; c < s->channels_in; c += LANES) store(y + c, load(a + c) + s->slope * load(b + c));
@@ -87,7 +87,7 @@ static float sum_lanes(Vector value) {
 
 /* One output of a matrix times a vector, or the demodulation of one output channel. */
 static void run_linear(const Step *s, int row) {
-    const float *x = s->x, *w = (const float *)s->weight + (long)row * s->channels_in;
+    const float *x = s->x, *w = (const float *)s->weight + (Index)row * s->channels_in;
     int squares = s->kind == STEP_INVERSE_NORM;
     Vector sum[4] = {0}; /* several, since one addition waits for the one before */
     for (int i = 0; i < s->channels_in; i += 4 * LANES)
@@ -103,11 +103,11 @@ static void run_linear(const Step *s, int row) {
 static void run_from_pixels(const Step *s, int row) {
     const float *w = s->weight; /* [3][channels_out], for pixels from 0 to 255 */
     for (int column = 0; column < s->width; column++) {
-        const uint8_t *pixel = (const uint8_t *)s->x + ((long)row * s->width + column) * 3;
-        float *y = (float *)s->y + ((long)row * s->width + column) * s->channels_out;
+        const uint8_t *pixel = (const uint8_t *)s->x + ((Index)row * s->width + column) * 3;
+        float *y = (float *)s->y + ((Index)row * s->width + column) * s->channels_out;
         for (int c = 0; c < s->channels_out; c += LANES) {
             Vector value = load(s->bias + c);
-            for (int k = 0; k < 3; k++) value += (float)pixel[k] * load(w + (long)k * s->channels_out + c);
+            for (int k = 0; k < 3; k++) value += (float)pixel[k] * load(w + (Index)k * s->channels_out + c);
             store(y + c, leaky(value, s->slope));
         }
     }
@@ -120,20 +120,20 @@ static float doubled_at(const Step *s, int row, int column, int channel) {
     int near = row / 2, far = clamp(row % 2 ? near + 1 : near - 1, height - 1);
     int here = column / 2, there = clamp(column % 2 ? here + 1 : here - 1, width - 1);
     const float *r = s->residual + channel;
-    float first = 0.75f * r[((long)near * width + here) * RGB] + 0.25f * r[((long)near * width + there) * RGB];
-    float second = 0.75f * r[((long)far * width + here) * RGB] + 0.25f * r[((long)far * width + there) * RGB];
+    float first = 0.75f * r[((Index)near * width + here) * RGB] + 0.25f * r[((Index)near * width + there) * RGB];
+    float second = 0.75f * r[((Index)far * width + here) * RGB] + 0.25f * r[((Index)far * width + there) * RGB];
     return 0.75f * first + 0.25f * second;
 }
 
 static void run_to_rgb(const Step *s, int row) {
     const float *w = s->weight; /* [3][channels_in] */
     for (int column = 0; column < s->width; column++) {
-        const float *x = (const float *)s->x + ((long)row * s->width + column) * s->stride_in;
-        float *y = (float *)s->y + ((long)row * s->width + column) * RGB;
+        const float *x = (const float *)s->x + ((Index)row * s->width + column) * s->stride_in;
+        float *y = (float *)s->y + ((Index)row * s->width + column) * RGB;
         Vector sum[3] = {0};
         for (int c = 0; c < s->channels_in; c += LANES) {
             Vector value = load(x + c) * load(s->style + c);
-            for (int k = 0; k < 3; k++) sum[k] += value * load(w + (long)k * s->channels_in + c);
+            for (int k = 0; k < 3; k++) sum[k] += value * load(w + (Index)k * s->channels_in + c);
         }
         for (int k = 0; k < 3; k++)
             y[k] = sum_lanes(sum[k]) + s->bias[k] + (s->residual ? doubled_at(s, row, column, k) : 0);
@@ -142,8 +142,8 @@ static void run_to_rgb(const Step *s, int row) {
 
 static void run_to_pixels(const Step *s, int row) {
     for (int column = 0; column < s->width; column++) {
-        const float *x = (const float *)s->x + ((long)row * s->width + column) * RGB;
-        uint8_t *y = (uint8_t *)s->y + ((long)row * s->width + column) * 3;
+        const float *x = (const float *)s->x + ((Index)row * s->width + column) * RGB;
+        uint8_t *y = (uint8_t *)s->y + ((Index)row * s->width + column) * 3;
         for (int k = 0; k < 3; k++) {
             float value = rintf((x[k] + 1) * 127.5f);
             y[k] = value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;

@@ -45,13 +45,13 @@ static inline int clamp(int value, int most) { return value < 0 ? 0 : value > mo
 static inline int least(int a, int b) { return a < b ? a : b; }
 
 /* What follows a convolution for the channels from c on of the pixel at `pixel`. */
-static inline Vector activate(const Step *s, Vector value, long pixel, int c) {
+static inline Vector activate(const Step *s, Vector value, Index pixel, int c) {
     if (s->gain) value *= load(s->gain + c);
     if (s->bias) value += load(s->bias + c);
     if (s->noise) value += s->noise[pixel];
     value = leaky(value, s->slope);
     if (s->scale && c >= s->kept) {
-        long at = pixel * (s->channels_out - s->kept) + c - s->kept;
+        Index at = pixel * (s->channels_out - s->kept) + c - s->kept;
         value = value * load(s->scale + at) + load(s->shift + at);
     }
     return value;
