@@ -28,7 +28,7 @@ class GraphTensor:
 
     dtype = torch.float32
     device = torch.device("cpu")
-    is_cuda = False
+    is_cuda = is_mps = False
 
     def __init__(self, output: Any) -> None:
         self.output = output if isinstance(output, openvino.Output) else output.output(0)
@@ -268,6 +268,12 @@ def _concatenate(tensors: Sequence[Any], dim: int = 0) -> GraphTensor:
     return GraphTensor(ops.concat([_output(tensor) for tensor in tensors], dim))
 
 
+def _to(x: GraphTensor, dtype: torch.dtype) -> GraphTensor:
+    if dtype is not x.dtype:
+        raise UnknownOperationError(f"conversion to {dtype}")
+    return x
+
+
 def _rsqrt(x: GraphTensor) -> GraphTensor:
     return GraphTensor(ops.divide(ops.constant(np.float32(1)), ops.sqrt(x.output)))
 
@@ -285,6 +291,7 @@ RULES: dict[Any, Callable[..., GraphTensor]] = {
     torch.rsqrt: _rsqrt,
     Tensor.permute: lambda x, *axes: GraphTensor(ops.transpose(x.output, _integers(axes))),
     Tensor.float: lambda x: GraphTensor(ops.convert(x.output, "f32")),
+    Tensor.to: _to,
     Tensor.byte: lambda x: GraphTensor(ops.convert(x.output, "u8")),
     Tensor.round: lambda x: GraphTensor(ops.round(x.output, "half_to_even")),
     Tensor.clamp: _clamp,

@@ -165,3 +165,16 @@ def test_set_normal_leaves_meta_tensors_alone() -> None:
     assert set_normal(torch.empty(3, device="meta")).is_meta
     torch.manual_seed(6)
     assert set_normal(torch.empty(10000), std=3).std().item() == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("upsampling", [None, *Resampling])
+def test_styled_convolution_stays_in_the_precision_of_its_convolution(upsampling: Resampling | None) -> None:
+    torch.manual_seed(7)
+    layer = StyledConvolution(6, 4, latent_size=5, upsampling=upsampling)
+    layer.weight.data.fill_(0.3)
+    side = 8 if upsampling is None else 16
+    x, code, noise = torch.randn(2, 6, 8, 8), torch.randn(2, 5), torch.randn(1, 1, side, side)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = layer(x, code, noise)
+    assert rough.dtype is torch.bfloat16
+    torch.testing.assert_close(rough.float(), layer(x, code, noise), rtol=0.03, atol=0.03)

@@ -18,9 +18,6 @@ LEAK = 0.2
 DEMODULATION_EPSILON = 1e-8
 """Added under the root of the demodulation, as in StyleGAN2's own code."""
 
-FIR_TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
-"""StyleGAN2's resampling filter [1, 3, 3, 1], normalised."""
-
 
 def set_normal(tensor: Tensor, std: float = 1.0) -> Tensor:
     """Fill a tensor with normal random values, unless it is a meta tensor, whose values will be loaded."""
@@ -63,9 +60,10 @@ def double_fir(x: Tensor) -> Tensor:
 
 def smooth(x: Tensor, padding: int, stride: int = 1) -> Tensor:
     """Filter every channel with [1, 3, 3, 1] both ways: [N C H W] -> [N C (H+2p-4)/s+1 (W+2p-4)/s+1]."""
-    taps = torch.tensor(FIR_TAPS, dtype=x.dtype, device=x.device)
+    # [1, 3, 3, 1] / 8, computed on the device: values from the host would make it wait at every call.
+    taps = (2 - (torch.arange(4, dtype=x.dtype, device=x.device) - 1.5).abs()) / 4
     channels = x.shape[1]
-    kernel = (taps[:, None] * taps[None, :]).expand(channels, 1, -1, -1)  # [C 1 K K]
+    kernel = (taps[:, None] * taps[None, :]).repeat(channels, 1, 1, 1)  # [C 1 K K]
     return F.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
 
 
@@ -89,8 +87,8 @@ def convolve_stuffed(x: Tensor, weight: Tensor, padding: int) -> Tensor:
 
 def convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`conv2d(double(x), weight, bias, padding=1)` in a quarter of the products: [N I H W] -> [N O 2H 2W]."""
-    if x.is_cuda:
-        return F.conv2d(double(x), weight, bias, padding=1)  # depthwise filters are slow there, multiplications cheap
+    if x.is_cuda or x.is_mps:  # depthwise filters are slow there, multiplications cheap
+        return F.conv2d(double(x), weight, bias, padding=1)
     # Bilinear doubling is the filter on an image whose border pixels repeat, so this convolves a repeated border ...
     out = convolve_stuffed(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, padding=1)
     # ... where the convolution's own padding is zero: take off what the kernel's outer lines added, corners once.
@@ -205,9 +203,11 @@ class StyledConvolution(nn.Module):
             out = convolve_stuffed(out, weight, padding=0)
         else:
             out = F.conv2d(out, weight, padding=1)
-        # sqrt(2) keeps the variance that the leaky ReLU loses.
-        gain = 2**0.5 * convolution.inverse_norm(style)
-        return F.leaky_relu(out * gain[:, :, None, None] + self.weight * noise + self.bias, LEAK)
+        # sqrt(2) keeps the variance that the leaky ReLU loses. Autocast computes the norm in fp32, which would make
+        # everything up to the next convolution fp32, at twice the memory traffic.
+        gain = (2**0.5 * convolution.inverse_norm(style)).to(out.dtype)
+        noise, bias = (self.weight * noise).to(out.dtype), self.bias.to(out.dtype)
+        return F.leaky_relu(out * gain[:, :, None, None] + noise + bias, LEAK)
 
 
 class ToRgb(nn.Module):
