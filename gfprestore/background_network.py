@@ -29,6 +29,7 @@ from gfprestore.photo import Pixels
 from gfprestore.reach import overlap_for, reach_of
 from gfprestore.resize import has_equal_channels, resize_photo
 from gfprestore.tiles import FeatherCanvas, TileGrid, cut_tile, plan_tiles
+from gfprestore.upscaling_layers import finish_in_fp32, values_per_pixel
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,11 @@ _LARGEST_TILE = 1536
 _PROCESSOR_BUDGET = 8 << 28
 _GPU_SHARE = 0.5
 _LARGEST_BATCH = 8
+# Many of torch's kernels for GPUs count in 32 bits, and older ones then leave values out without a word.
+_MOST_GPU_VALUES = 2**31 - 1
+
+# What lives at once beside the largest layer's input and output.
+_BESIDE_LARGEST_LAYER = 1.5
 
 # Rows mixed at once when the network's result is weakened.
 _MIX_ROWS = 512
@@ -141,9 +147,10 @@ class NetworkUpscaler:
         self._smallest = max(_SMALLEST_TILE, self._overlap.pixels + beside)
         self._fits_memory = tile_pixels is None
         self._limit = max(tile_pixels or _LARGEST_TILE, self._smallest)
-        bytes_each = bytes_per_pixel(network)  # before an engine takes the network over
+        values_each = values_per_pixel(network)  # before an engine takes the network over
+        self._most_pixels = None if self._is_processor else int(_MOST_GPU_VALUES / values_each)
         runner = engine or build_upscaling_engine(network, device, precision, cache_folder)
-        estimate = bytes_each * (2 if precision == "bf16" else 4) / 4
+        estimate = _BESIDE_LARGEST_LAYER * values_each * (2 if precision == "bf16" else 4)
         # Our own engine knows what it takes.
         self._bytes_per_pixel: float = getattr(runner, "bytes_per_pixel", estimate)
         self._batches = SharedBatches(lambda batch: runner.run(batch)[0])
@@ -173,6 +180,8 @@ class NetworkUpscaler:
             # On the processor the photo and its result lie in the same memory as the tile.
             beside = pixels.nbytes * (1 + self._factor**2) if self._is_processor else 0
             limit = min(limit, math.isqrt(int(max(self._budget - beside, 0) / self._bytes_per_pixel)))
+        if self._most_pixels is not None:
+            limit = min(limit, math.isqrt(self._most_pixels))
         return plan_tiles(
             (pixels.shape[1], pixels.shape[0]),
             max(limit, self._smallest),
@@ -188,9 +197,11 @@ class NetworkUpscaler:
         canvas = FeatherCanvas(
             grid, self._factor, size, pixels.dtype, has_equal_channels(pixels), ramp=self._overlap.ramp
         )
-        fitting = int(self._budget / (self._bytes_per_pixel * grid.height * grid.width))
-        # On the processor a larger batch is no faster.
-        most = 1 if self._is_processor else max(1, min(fitting, _LARGEST_BATCH))
+        tile_pixels = grid.height * grid.width
+        most = 1  # on the processor a larger batch is no faster
+        if self._most_pixels is not None:
+            fitting = int(self._budget / (self._bytes_per_pixel * tile_pixels))
+            most = max(1, min(fitting, self._most_pixels // tile_pixels, _LARGEST_BATCH))
         tiles = (cut_tile(pixels, top, left, grid) for top, left in grid)
         while batch := list(islice(tiles, most)):
             drop_if(should_stop)
@@ -216,8 +227,10 @@ def build_upscaling_engine(
             network, (None, None, None, 3), device=device, precision=precision, cache_folder=cache_folder
         )
 
-    native = build_native_upscaler(network.network, precision, build_other) if device == "cpu" else None
-    return native or build_other()
+    if device != "cpu":
+        finish_in_fp32(network)
+        return build_other()
+    return build_native_upscaler(network.network, precision, build_other) or build_other()
 
 
 def steady_precision(network: UpscalingNetwork, device: str, precision: str) -> str:
@@ -229,27 +242,6 @@ def steady_precision(network: UpscalingNetwork, device: str, precision: str) -> 
     less far, or have bf16 as their only quick way.
     """
     return "fp32" if device == "cpu" and runs_natively(network.network, precision) else precision
-
-
-def bytes_per_pixel(network: nn.Module, side: int = 32) -> float:
-    """Estimate the memory a network needs for each input pixel in fp32, from one run on a small square.
-
-    It is the largest layer's input and output with half as much again for what else is alive.
-    """
-    largest = 0
-
-    def watch(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal largest
-        largest = max(largest, sum(t.numel() for t in (*inputs, output) if isinstance(t, Tensor)))
-
-    handles = [layer.register_forward_hook(watch) for layer in network.modules() if not list(layer.children())]
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, side, side, 3))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return 1.5 * 4 * largest / side**2
 
 
 def _memory_budget(device: str) -> float:

@@ -17,14 +17,11 @@ from spandrel.architectures.ESRGAN import ESRGAN
 
 from gfprestore import background, background_network
 from gfprestore.background import BILINEAR, LANCZOS, build_upscaler, real_esrgan_name
-from gfprestore.background_network import (
-    NetworkUpscaler,
-    bytes_per_pixel,
-    load_upscaling_network,
-)
+from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import DeviceError, UsageError, WeightsError
 from gfprestore.resize import has_equal_channels, resize_photo
+from gfprestore.upscaling_layers import finish_in_fp32, values_per_pixel
 
 # In 8 bits this means that one value in fifteen differs by one level.
 LEAST_PSNR = 60.0
@@ -145,7 +142,7 @@ def test_tiles_shrink_until_photo_result_and_tile_fit_into_memory(monkeypatch: p
     monkeypatch.setattr(background_network, "_PROCESSOR_BUDGET", 32 << 20)
     engine = CountingEngine()
     upscale = counting_upscaler(engine)
-    per_pixel = bytes_per_pixel(load_upscaling_network("a small network", small_network(2)))
+    per_pixel = 1.5 * 4 * values_per_pixel(load_upscaling_network("a small network", small_network(2)))
     limits = []
     for width, height in ((420, 300), (900, 600)):
         engine.shapes.clear()
@@ -202,10 +199,38 @@ def test_no_other_error_of_a_tile_is_survived() -> None:
         counting_upscaler(Broken(), tile_pixels=300).upscale(photo(400, 300), (800, 600))
 
 
-def test_memory_estimate_is_that_of_the_largest_layer() -> None:
+def test_the_largest_layer_is_found() -> None:
     network = load_upscaling_network("a small network", Compact(num_feat=8, num_conv=2).state_dict())
     # The pixel shuffle takes 3 * 4 * 4 features for each input pixel and gives as many values.
-    assert bytes_per_pixel(network) == pytest.approx(1.5 * 4 * (48 + 48))
+    assert values_per_pixel(network) == 48 + 48
+
+
+@pytest.mark.parametrize(("most", "batch"), [(1 << 20, 8), (300 * 300, 1)])
+def test_layers_on_a_gpu_have_few_enough_values_to_count(
+    monkeypatch: pytest.MonkeyPatch, most: int, batch: int
+) -> None:
+    each = values_per_pixel(load_upscaling_network("a small network", small_network(2)))
+    monkeypatch.setattr(background_network, "_MOST_GPU_VALUES", most * each)
+    engine = CountingEngine()
+    network = load_upscaling_network("a small network", small_network(2))
+    upscale = NetworkUpscaler(
+        network, device="mps", precision="fp32", engine=engine, tile_pixels=296 if batch > 1 else 900
+    )
+    upscale.upscale(photo(1200, 600), (2400, 1200))
+    assert engine.shapes[0][0] == batch
+    assert all(math.prod(shape[:3]) <= most for shape in engine.shapes)
+
+
+@pytest.mark.parametrize("state", [small_network(2), Compact(num_feat=8, num_conv=2).state_dict()])
+def test_the_last_convolution_is_not_rounded_to_bf16(state: dict[str, torch.Tensor]) -> None:
+    network = load_upscaling_network("a small network", state)
+    pixels = np.full((1, 32, 32, 3), 0.8, np.float32) + np.linspace(0, 0.1, 32, dtype=np.float32)[:, None]
+    exact, rounded = (TorchEngine(network, "cpu", precision).run(pixels)[0] for precision in ("fp32", "bf16"))
+    finish_in_fp32(network)
+    assert np.array_equal(TorchEngine(network, "cpu", "fp32").run(pixels)[0], exact)
+    (finished,) = TorchEngine(network, "cpu", "bf16").run(pixels)
+    assert len(np.unique(finished)) > 1.5 * len(np.unique(rounded))
+    assert np.abs(finished - exact).max() < 0.02
 
 
 # What each choice means.
