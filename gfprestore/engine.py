@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,15 +23,15 @@ from torch import nn
 
 from gfprestore.errors import DeviceError
 from gfprestore.machine import cores_are_shared_out, usable_cores
+from gfprestore.outofmemory import empty_cache, is_out_of_memory, out_of_memory
 
 logger = logging.getLogger(__name__)
 
-ALLOCATOR_FAILED = "DefaultCPUAllocator: can't allocate memory"
-"""torch tells that the machine's own memory is full only by these words."""
+LARGEST_GPU_BATCH = 32
+"""The generator's largest layer then has 2^30 values: from 2^31 on, many of torch's kernels fail or skip some."""
 
-
-class OutOfMemoryError(DeviceError):
-    """Not even one item fits into the device's memory; a caller that cuts its items smaller can try again."""
+# Networks on one GPU run one after another anyway; if one held its memory while another runs, that one might not fit.
+_GPU_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class Engine(Protocol):
@@ -63,6 +64,11 @@ def fit_threads() -> None:
     if cores_are_shared_out():
         torch.set_num_threads(usable_cores())
         cv2.setNumThreads(usable_cores())
+
+
+def use_full_fp32() -> None:
+    """Let fp32 mean fp32 on CUDA, where convolutions otherwise round what they multiply to 10 bits (TF32)."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def resolve_device(name: str) -> str:
@@ -104,7 +110,8 @@ def resolve_precision(name: str, device: str) -> str:
     if name != "auto":
         raise DeviceError(f"--precision takes auto, fp32 or bf16, not {name!r}.")
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        # torch.cuda.is_bf16_supported() would ask the first device, whichever is meant.
+        return "bf16" if torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return "bf16" if device == "cpu" and _processor_has_bf16() else "fp32"
 
 
@@ -160,42 +167,61 @@ class TorchEngine:
     order of summation by its size, so that the result of an item would depend on its company.
     """
 
-    def __init__(
-        self, network: nn.Module, device: str, precision: str, *, runs_whole_batches: bool | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, device: str, precision: str, *, largest_batch: int | None = None) -> None:
+        """Takes over the network.
+
+        Raises:
+            DeviceError: The device's memory does not hold it.
+        """
         self.device = device
         self.precision = precision
-        self._runs_whole_batches = device != "cpu" if runs_whole_batches is None else runs_whole_batches
-        self._network = network.eval().to(device)
-        for parameter in self._network.parameters():
-            if parameter.ndim == 4:  # only kernels have such a format
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self._lock = threading.Lock()
+        self._most = largest_batch or (1 if device == "cpu" else LARGEST_GPU_BATCH)
+        self._lock = threading.Lock() if device == "cpu" else _GPU_LOCKS[device]
+        use_full_fp32()
+        try:
+            self._network = network.eval().to(device)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise DeviceError(
+                    f"The memory of {device} does not hold the networks: "
+                    "close other programs, or take another --device."
+                ) from error
+            raise
+        if device != "mps":  # before torch 2.14 its convolutions take every kernel for contiguous
+            for parameter in self._network.parameters():
+                if parameter.ndim == 4:  # only kernels have such a format
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def run(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Run the network; see `Engine.run`."""
+        parts: list[tuple[NDArray[Any], ...]] = []
+        done = 0
         with self._lock:
-            if self._runs_whole_batches:
-                return self._run_or_halve(batch)
-            rows = [self._run_or_halve(batch[item : item + 1]) for item in range(len(batch))]
-        return tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
+            while done < len(batch):
+                part = batch[done : done + self._most]
+                if (outputs := self._run_if_it_fits(part)) is None:
+                    self._take_fewer_than(len(part))
+                else:
+                    parts.append(outputs)
+                    done += len(part)
+        return parts[0] if len(parts) == 1 else tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
-    def _run_or_halve(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    def _run_if_it_fits(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...] | None:
+        """The outputs, or None where memory does not hold the batch, but may hold less."""
         try:
             return self._run_once(batch)
-        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or ALLOCATOR_FAILED in str(error)
-            if not is_full:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
                 raise out_of_memory(self.device) from error
-        # Outside the handler, whose error holds on to the failed call's tensors.
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        half = len(batch) // 2
-        logger.warning("Out of memory on %s with %d at once: trying %d.", self.device, len(batch), len(batch) - half)
-        first, second = self._run_or_halve(batch[:half]), self._run_or_halve(batch[half:])
-        return tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
+            return None
+
+    def _take_fewer_than(self, count: int) -> None:
+        # Later batches would not fit either: what they would take to find that out is spared.
+        self._most = (count + 1) // 2
+        empty_cache(self.device)
+        logger.warning("Out of memory on %s with %d at once: going on with %d.", self.device, count, self._most)
 
     @torch.inference_mode()
     def _run_once(self, batch: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -210,11 +236,3 @@ class TorchEngine:
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
         return tuple(o.float().cpu().numpy() if o.is_floating_point() else o.cpu().numpy() for o in outputs)
-
-
-def out_of_memory(device: str) -> OutOfMemoryError:
-    """The error of a batch of one that does not fit."""
-    return OutOfMemoryError(
-        f"The memory of {device} does not hold even one item at a time: "
-        "close other programs, lower --batch-size, or take another --device."
-    )

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gfprestore.compiled_cache import open_cache, seal_new
-from gfprestore.engine import out_of_memory
 from gfprestore.machine import cores_are_shared_out, usable_cores
 from gfprestore.openvino_graph import UnknownOperationError, record
+from gfprestore.outofmemory import out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from gfprestore.colour import to_8_bits, to_srgb
 from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.dropping import drop_if
-from gfprestore.engine import out_of_memory
 from gfprestore.errors import PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.finding import find_faces
@@ -27,6 +26,7 @@ from gfprestore.masks import Labels
 from gfprestore.metadata import tag_as_restored
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
+from gfprestore.outofmemory import out_of_memory
 from gfprestore.paste import paste_faces
 from gfprestore.photo import Photo
 from gfprestore.photofile import read_photo

@@ -26,9 +26,9 @@ from PIL import Image
 
 from gfprestore import photofile, photosteps, photowrite, run
 from gfprestore.background import ResizeUpscaler
-from gfprestore.engine import out_of_memory
 from gfprestore.errors import ExitCode
 from gfprestore.models import Models
+from gfprestore.outofmemory import out_of_memory
 from gfprestore.photo import FoundFaces
 from gfprestore.stopping import StopRequest
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gfprestore import compiled_cache
-from gfprestore.engine import OutOfMemoryError, TorchEngine, build_engine, resolve_device, resolve_precision
+from gfprestore.engine import TorchEngine, build_engine, resolve_device, resolve_precision
 from gfprestore.errors import DeviceError, ExitCode
 from gfprestore.openvino_graph import UnknownOperationError, record
+from gfprestore.outofmemory import WORDS, OutOfMemoryError
 
 ENGINES = [False, True]
 
@@ -211,15 +212,52 @@ class Greedy(nn.Module):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        *map(RuntimeError, WORDS),
     ],
 )
-def test_batch_that_does_not_fit_is_halved(error: BaseException) -> None:
+def test_batch_that_does_not_fit_is_halved_for_good(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     network = Greedy(2, error)
+    engine = TorchEngine(network, "cpu", "fp32", largest_batch=7)
     batch = np.arange(7, dtype=np.float32)[:, None]
-    (given,) = TorchEngine(network, "cpu", "fp32", runs_whole_batches=True).run(batch)
-    assert np.array_equal(given, batch * 2)
-    assert network.sizes == [7, 3, 1, 2, 4, 2, 2]
+    for _ in range(2):
+        (given,) = engine.run(batch)
+        assert np.array_equal(given, batch * 2)
+    assert network.sizes == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]
+    assert [record.args for record in caplog.records] == [("cpu", 7, 4), ("cpu", 4, 2)]
+
+
+def test_network_that_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    network = Greedy(1, MemoryError())
+    monkeypatch.setattr(network, "to", full)
+    with pytest.raises(DeviceError, match=r"cpu does not hold the networks.*--device"):
+        TorchEngine(network, "cpu", "fp32")
+
+
+def test_networks_on_one_gpu_take_turns() -> None:
+    networks = [nn.Identity() for _ in range(3)]
+    first, second, other = (
+        TorchEngine(network, device, "fp32") for network, device in zip(networks, ("mps", "mps", "cpu"), strict=True)
+    )
+    assert first._lock is second._lock
+    assert other._lock is not TorchEngine(nn.Identity(), "cpu", "fp32")._lock
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((12, 0), "bf16")])
+def test_precision_is_that_of_the_device_meant(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
+    capabilities = {"cuda:0": (8, 9), "cuda:1": capability}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert resolve_precision("auto", "cuda:1") == expected
+
+
+def test_fp32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    TorchEngine(nn.Identity(), "cpu", "fp32")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_item_that_does_not_fit_names_the_options() -> None:

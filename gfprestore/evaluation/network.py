@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gfprestore.engine import Engine, build_engine, out_of_memory
+from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
+from gfprestore.outofmemory import empty_cache, is_out_of_memory, out_of_memory
 
 
 class MetricNetwork:
@@ -43,12 +44,14 @@ class MetricNetwork:
     def _run_or_halve(self, images: Tensor) -> Tensor:
         try:
             result: Tensor = self._network(images)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if len(images) == 1:
                 raise out_of_memory(self._device) from error
         else:
             return result.float()
-        torch.cuda.empty_cache()
+        empty_cache(self._device)
         return torch.cat([self._run_or_halve(half) for half in images.chunk(2)])
 
     def _engine_for(self, shape: torch.Size) -> Engine:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gfprestore import __version__
-from gfprestore.engine import resolve_device
+from gfprestore.engine import resolve_device, use_full_fp32
 from gfprestore.errors import UsageError, printable
 from gfprestore.evaluation.columns import Column
 from gfprestore.evaluation.fid import FeatureStatistics, FidMetric, load_statistics, require_enough, save_statistics
@@ -90,6 +90,7 @@ def measure(request: Request) -> Measured:
         DeviceError: The device is missing or too small.
     """
     device = resolve_device(request.device)
+    use_full_fp32()
     folders = [*_folders(request)]
     pairing = pair_images(folders)
     names = {column.name for column in request.columns}

@@ -7,11 +7,11 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.engine import out_of_memory
 from gfprestore.native.library import Library, library_for
 from gfprestore.native.network import Generator, fits
 from gfprestore.native.running import Crew
 from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.outofmemory import out_of_memory
 
 
 class NativeEngine:

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gfprestore.engine import Engine, out_of_memory
+from gfprestore.engine import Engine
 from gfprestore.native.library import Library, library_for
 from gfprestore.native.operands import Array, Epilogue, Features, Flag
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.native.running import Crew, Program
+from gfprestore.outofmemory import out_of_memory
 
 GROWTH = 32
 """Channels that every convolution of a dense block adds."""
