@@ -185,8 +185,8 @@ OPTIONS = (
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16"]),
         default=DEFAULTS.precision,
-        help="Arithmetic of the networks; auto is bf16 where the processor computes in it, but fp32 for Real-ESRGAN, "
-        "whose tiles it keeps alike.",
+        help="Arithmetic of the networks; auto is bf16 where the device computes in it, but on the CPU fp32 for "
+        "Real-ESRGAN, whose tiles it keeps alike.",
     ),
     machine(
         "--batch-size",
