@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_training import SIDE, TINY
 from torch import Tensor, nn
 
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, released_widths
@@ -23,29 +24,6 @@ from gfprestore.training.recipe import Recipe, average_into, ema_decay, make_ada
 from gfprestore.training.regions import template_components, write_components
 
 CPU = torch.device("cpu")
-SIDE = 32
-
-TINY = [
-    f"generator.size={SIDE}",
-    "generator.narrow=0.03125",
-    "generator.channel_multiplier=1",
-    "generator.latent_size=8",
-    "generator.mlp_layers=2",
-    "generator.train_prior=true",
-    "losses.perceptual=0",
-    "losses.perceptual_style=0",
-    "losses.lpips=0",
-    "losses.identity=0",
-    "discriminator.narrow=0.03125",
-    "discriminator.group=2",
-    "data.workers=0",
-    "data.held_out=0",
-    "run.device=cpu",
-    "run.precision=fp32",
-    "run.batch=4",
-    "run.images_every=0",
-    "validation.every=0",
-]
 
 
 @pytest.fixture(autouse=True)
