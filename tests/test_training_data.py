@@ -15,7 +15,16 @@ from gfprestore.errors import UsageError
 from gfprestore.folders import plan_jobs
 from gfprestore.photo import DetectedFace
 from gfprestore.training.aligning import align_photos, find_landmarks
-from gfprestore.training.dataset import DegradedFaces, StepSampler, image_tensor, join_batches, make_loader
+from gfprestore.training.dataset import (
+    DegradedFaces,
+    StepSampler,
+    UnreadableFace,
+    image_tensor,
+    join_batches,
+    join_samples,
+    make_loader,
+    open_batches,
+)
 from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT
 from gfprestore.training.regions import (
     component_boxes,
@@ -96,7 +105,7 @@ def test_sources_that_cannot_serve_are_refused(folder, tmp_path):
     with pytest.raises(UsageError, match="no folder"):
         open_faces([str(tmp_path / "none")])
     (folder / "a.png").write_bytes(b"no image")
-    with pytest.raises(UsageError, match="a is no readable image"):
+    with pytest.raises(UsageError, match=r"a\.png is no readable image"):
         open_faces([str(folder)])[0].read(0, SIDE)
     bad = tmp_path / "bad.tar"
     bad.write_bytes(b"x" * 600)
@@ -153,6 +162,34 @@ def test_workers_change_nothing(folder):
     ]
     for alone, helped in zip(*batches, strict=True):
         assert torch.equal(alone.degraded, helped.degraded) and torch.equal(alone.numbers, helped.numbers)
+
+
+def test_an_unreadable_face_is_a_value_that_names_its_file(folder, tmp_path):
+    shard = tmp_path / "faces.tar"
+    (folder / "b.png").write_bytes(b"no image")
+    with tarfile.open(shard, "w") as archive:
+        for name in ("a", "b"):
+            archive.add(folder / f"{name}.png", f"{name}.png")
+    with_gone = samples(folder)
+    (folder / "b.png").unlink()
+    for dataset, count, told in ((samples(shard), 2, f"{shard}: b.png"), (with_gone, 4, str(folder / "b.png"))):
+        found = [dataset[number] for number in range(count)]
+        (failure,) = [sample for sample in found if isinstance(sample, UnreadableFace)]
+        assert failure.message.startswith(told)
+        assert join_samples(found) is failure
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one processor
+def test_workers_end_with_the_block_even_while_an_exception_is_held(folder):
+    held = None
+    try:
+        with open_batches(samples(folder), StepSampler(0, 9, 2), 1, pin_memory=False) as batches:
+            next(batches)
+            (worker,) = batches._workers
+            raise RuntimeError
+    except RuntimeError as error:
+        held = error
+    assert held is not None and not worker.is_alive()
 
 
 def test_splits_join_again(folder):

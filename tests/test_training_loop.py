@@ -22,10 +22,13 @@ from gfprestore.nn.checkpoint import load_gfpgan
 from gfprestore.training.checkpoints import BEST, find_checkpoints, read_checkpoint
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import load_config
+from gfprestore.training.dataset import DegradedFaces
+from gfprestore.training.degradation_presets import ARTICLE
 from gfprestore.training.export import export_checkpoint, without_folders
 from gfprestore.training.loop import DivergedError, train
 from gfprestore.training.processes import Process
 from gfprestore.training.recipe import learning_rate_factor
+from gfprestore.training.sources import open_faces
 from gfprestore.weights import read_state_dict
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -245,6 +248,24 @@ def arguments_of(faces: Path, output: Path, *changes: str) -> list[str]:
     sources = f"data.sources={json.dumps([str(faces)])}"
     every = [*TINY, "generator.channel_multiplier=1", sources, *changes]
     return ["run", "release", "-o", str(output), *(part for change in every for part in ("--set", change))]
+
+
+def test_an_unreadable_face_ends_the_program_with_a_checkpoint(tmp_path):
+    folder, output = tmp_path / "faces", tmp_path / "run"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((32, 32, 3), 50 * index, np.uint8))
+    # The last of the first round, so that a step comes before it.
+    order = [DegradedFaces(open_faces([str(folder)])[0], ARTICLE, size=32, seed=0)._face_of(n) for n in range(4)]
+    bad = folder / f"{order[-1]}.png"
+    bad.write_bytes(b"no image")
+    changes = ["run.steps=9", "run.batch=1", "data.workers=1", "losses.component=0", "losses.component_style=0"]
+    line = [sys.executable, "-W", "ignore", "-m", "gfprestore.training.cli", *arguments_of(folder, output, *changes)]
+    # The limit is far beyond what the run takes: it tells an end from none.
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{bad} is no readable image" in done.stderr
+    assert [path.name for path in find_checkpoints(output)] == ["step-00000003.pt"]
 
 
 @pytest.mark.slow

@@ -6,12 +6,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gfprestore.errors import GfprestoreError
+from gfprestore.errors import GfprestoreError, UsageError
 from gfprestore.training.checkpoints import (
     BEST,
     Progress,
@@ -23,7 +24,7 @@ from gfprestore.training.checkpoints import (
     save_checkpoint,
 )
 from gfprestore.training.config import TrainingConfig
-from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, make_loader
+from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, UnreadableFace, open_batches
 from gfprestore.training.monitor import Monitor
 from gfprestore.training.processes import Process, StopRequest, any_process, mean_over_processes, share_of
 from gfprestore.training.recipe import Recipe, learning_rate_factor, set_learning_rates
@@ -109,8 +110,10 @@ class TrainingRun:
     def go_on(self, progress: Progress, faces: FaceSet, minutes: float | None) -> Progress:
         """Runs the steps that are left; see `train`."""
         config, ends = self._config.run, math.inf if minutes is None else time.monotonic() + 60 * minutes
-        with StopRequest().listening() as stop:
-            for batch in self._batches(faces, progress.step):
+        first_step = progress.step
+        with StopRequest().listening() as stop, self._open_batches(faces, first_step) as batches:
+            for loaded in batches:
+                batch = self._to_device(loaded, progress, first_step)
                 values = self._run_step(progress.step, batch)
                 progress.step += 1
                 self._report(progress, batch, values)
@@ -126,7 +129,9 @@ class TrainingRun:
                     break
         return progress
 
-    def _batches(self, faces: FaceSet, first_step: int) -> Iterator[Batch]:
+    def _open_batches(
+        self, faces: FaceSet, first_step: int
+    ) -> AbstractContextManager[Iterator[Batch | UnreadableFace]]:
         config, process = self._config, self._process
         components = None if config.data.components is None else read_components(Path(config.data.components))
         dataset = DegradedFaces(
@@ -138,10 +143,23 @@ class TrainingRun:
             components=components,
         )
         sampler = StepSampler(first_step, config.run.steps, config.run.batch, process.rank, process.world)
-        is_cuda = process.device.type == "cuda"
-        memory_format = torch.channels_last if config.run.channels_last else torch.contiguous_format
-        for batch in make_loader(dataset, sampler, config.data.workers, pin_memory=is_cuda):
-            yield batch.to(process.device, memory_format)
+        return open_batches(dataset, sampler, config.data.workers, pin_memory=process.device.type == "cuda")
+
+    def _to_device(self, loaded: Batch | UnreadableFace, progress: Progress, first_step: int) -> Batch:
+        """Moves a batch to the device; ends the run, with a checkpoint, where any process has none.
+
+        Raises:
+            UsageError: A face cannot be read.
+        """
+        is_missing = any_process(isinstance(loaded, UnreadableFace), self._process.device)
+        if is_missing and progress.step > first_step:
+            self._save(progress)
+        if isinstance(loaded, UnreadableFace):
+            raise UsageError(loaded.message)
+        if is_missing:
+            raise UsageError("Another process of the run could not read a face: see its message.")
+        memory_format = torch.channels_last if self._config.run.channels_last else torch.contiguous_format
+        return loaded.to(self._process.device, memory_format)
 
     def _run_step(self, step: int, batch: Batch) -> dict[str, Tensor]:
         factor = learning_rate_factor(self._config.optimiser, step, self._config.run.steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +32,10 @@ class FaceSource(Protocol):
         """Returns the bytes of one image file; safe in any process."""
         ...
 
+    def whole_name(self, position: int) -> str:
+        """Returns where a face lies and its whole name, for messages."""
+        ...
+
 
 class FolderSource:
     """The image files of a folder and its sub-folders, by path."""
@@ -47,6 +52,10 @@ class FolderSource:
     def read(self, position: int) -> bytes:
         """Returns the bytes of one image file."""
         return self._paths[position].read_bytes()
+
+    def whole_name(self, position: int) -> str:
+        """Returns the path of one image file."""
+        return str(self._paths[position])
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,10 @@ class TarSource:
             stream.seek(member.start)
             return stream.read(member.length)
 
+    def whole_name(self, position: int) -> str:
+        """Returns the shard's path and the member's name."""
+        return f"{self._path}: {self._members[position].name}"
+
 
 class LmdbSource:
     """An LMDB folder in the official layout: `meta_info.txt` names the images, the keys have no endings."""
@@ -107,6 +120,10 @@ class LmdbSource:
             raise UsageError(f"{printable(self._folder)} lacks {printable(self.names[position])}: see data.sources.")
         return bytes(value)
 
+    def whole_name(self, position: int) -> str:
+        """Returns the folder's path and the face's key."""
+        return f"{self._folder}: {self.names[position]}"
+
     def _open(self) -> Any:
         # An environment must not cross a fork: every process opens its own.
         if self._environment is None or self._owner != os.getpid():
@@ -114,9 +131,12 @@ class LmdbSource:
                 import lmdb
             except ImportError as error:
                 raise UsageError("Reading LMDB needs the package lmdb: pip install lmdb.") from error
-            self._environment = lmdb.open(
-                str(self._folder), readonly=True, lock=False, readahead=False, max_readers=2048
-            )
+            try:
+                self._environment = lmdb.open(
+                    str(self._folder), readonly=True, lock=False, readahead=False, max_readers=2048
+                )
+            except lmdb.Error as error:
+                raise UsageError(f"{printable(self._folder)} is no readable LMDB: see data.sources.") from error
             self._owner = os.getpid()
         return self._environment
 
@@ -143,13 +163,17 @@ class FaceSet:
         """Reads a face: RGB uint8 (size, size, 3); one of another size is resized.
 
         Raises:
-            UsageError: The file is no image.
+            UsageError: The file cannot be read, or is no image.
         """
         source, position = self.places[index]
-        encoded = np.frombuffer(source.read(position), dtype=np.uint8)
-        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+        decoded = None
+        # OpenCV raises where a header promises more pixels than it takes, and returns None for what is no image.
+        with suppress(OSError, cv2.error):
+            encoded = np.frombuffer(source.read(position), dtype=np.uint8)
+            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         if decoded is None:
-            raise UsageError(f"The face {printable(self.name(index))} is no readable image: see data.sources.")
+            name = printable(source.whole_name(position))
+            raise UsageError(f"{name} is no readable image: mend or remove it, see data.sources, and run again.")
         if decoded.shape[:2] != (size, size):
             # Averaging avoids aliasing where the face shrinks; it is no interpolation where it grows.
             method = cv2.INTER_AREA if min(decoded.shape[:2]) > size else cv2.INTER_CUBIC
