@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tarfile
+import zipfile
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from gfprestore.training.dataset import (
 )
 from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT
 from gfprestore.training.regions import (
+    PARTS,
     component_boxes,
     components_from_landmarks,
     flip_components,
@@ -209,6 +211,26 @@ def test_components_go_through_both_kinds_of_file(tmp_path):
     np.testing.assert_array_equal(read_components(tmp_path / "c.pth")["00000000"], components)
     torch.save({"00000000": dict(zip(parts, components.tolist(), strict=True))}, tmp_path / "d.pth")
     np.testing.assert_allclose(read_components(tmp_path / "d.pth")["00000000"], components)
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_the_published_files_numbers_are_numpys(tmp_path, module):
+    """The official script stores lists of float64 scalars, pickled by the numpy of its day."""
+    rows = template_components().astype(np.float64)
+    entry = {part: [np.float64(value) for value in row] for part, row in zip(PARTS, rows, strict=True)}
+    torch.save({"00000000": entry}, tmp_path / "new.pth")
+    ours = np.float64(0).__reduce__()[0].__module__.encode()
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "c.pth", "w") as file:
+        for name in new.namelist():
+            file.writestr(name, new.read(name).replace(b"c" + ours + b"\n", b"c" + module + b"\n"))
+    np.testing.assert_allclose(read_components(tmp_path / "c.pth")["00000000"], rows, rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", pickle.dumps({"00000000": print}, protocol=2)])
+def test_damaged_and_dangerous_files_of_landmarks_are_refused(tmp_path, content):
+    (tmp_path / "c.pth").write_bytes(content)
+    with pytest.raises(UsageError, match=r"data\.components"):
+        read_components(tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": {"left_eye": [1, 2, 3]}}', '{"x": 3}'])
