@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -10,25 +11,30 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from gfprestore.errors import UsageError
+from gfprestore.errors import DeviceError, UsageError
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.training.checkpoints import BEST, find_checkpoints, read_checkpoint
+from gfprestore.training.averages import unsound_entry
+from gfprestore.training.checkpoints import BEST, Progress, find_checkpoints, read_checkpoint, save_checkpoint
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import load_config
-from gfprestore.training.dataset import DegradedFaces
+from gfprestore.training.dataset import Batch, DegradedFaces
 from gfprestore.training.degradation_presets import ARTICLE
 from gfprestore.training.export import export_checkpoint, without_folders
-from gfprestore.training.loop import DivergedError, train
-from gfprestore.training.processes import Process
+from gfprestore.training.loop import DivergedError, build_recipe, train
+from gfprestore.training.processes import Process, join_processes
 from gfprestore.training.recipe import learning_rate_factor
+from gfprestore.training.restoration import Restoration
 from gfprestore.training.sources import open_faces
+from gfprestore.training.validation import Validator, _load_metrics
 from gfprestore.weights import read_state_dict
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -236,6 +242,136 @@ def test_what_cannot_go_on_is_told(faces, tmp_path):
 def test_a_diverged_run_ends_with_advice(faces, tmp_path):
     with pytest.raises(DivergedError, match="learning_rate"):
         train(config_of(faces, "run.steps=9", "optimiser.learning_rate=1e30"), tmp_path, ALONE)
+
+
+LIGHT = ["run.batch=2", "losses.component=0", "losses.component_style=0"]
+"""Without the components' discriminators, which take most of a step's time."""
+
+
+def test_a_diverged_run_keeps_its_good_checkpoint(faces, tmp_path):
+    """The numbers of a line come too late: the weights are looked at before they replace good ones."""
+    changes = [*LIGHT, "losses.adversarial=0", "run.log_every=100", "run.checkpoint_every=1", "run.keep=1"]
+    train(config_of(faces, *changes, "run.steps=1"), tmp_path, ALONE)
+    before = find_checkpoints(tmp_path)
+    wild = config_of(faces, *changes, "run.steps=9", "optimiser.learning_rate=1e38")
+    with pytest.raises(DivergedError, match="learning_rate"):
+        train(wild, tmp_path, ALONE)
+    assert before and all(path.exists() for path in before)
+    for path in find_checkpoints(tmp_path):
+        weights = read_checkpoint(path)["modules"]["generator"]
+        assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+
+
+def test_weights_that_are_no_numbers_are_named(faces):
+    recipe = build_recipe(config_of(faces, *LIGHT), torch.device("cpu"))
+    assert unsound_entry(recipe) is None
+    with torch.no_grad():
+        next(iter(recipe.modules["discriminators"].parameters())).view(-1)[0] = math.inf
+    assert unsound_entry(recipe).startswith("discriminators.")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_weights_that_are_no_numbers_are_not_exported(faces, tmp_path, precision):
+    config = config_of(faces, preset="prior")
+    recipe = build_recipe(config, torch.device("cpu"))
+    with torch.no_grad():
+        next(iter(recipe.modules["generator_ema"].parameters())).view(-1)[0] = math.nan
+    save_checkpoint(tmp_path / "bad.pt", recipe, Progress(), config)
+    with pytest.raises(UsageError, match="CHECKPOINT"):
+        export_checkpoint(tmp_path / "bad.pt", tmp_path / "w.safetensors", precision=precision, overwrite=False)
+    assert not list(tmp_path.glob("w.*"))
+
+
+def test_numbers_are_means_over_the_steps_since_the_last_line(faces, tmp_path):
+    changes = [*LIGHT, "run.steps=6", "losses.r1_every=4"]
+    for every in (1, 3):
+        train(config_of(faces, *changes, f"run.log_every={every}"), tmp_path / str(every), ALONE)
+    single, means = numbers(tmp_path / "1"), numbers(tmp_path / "3")
+    assert [row["step"] for row in means] == [3, 6]
+    for index, row in enumerate(means):
+        steps = single[3 * index : 3 * index + 3]
+        # R1 came in one of them, at steps 0 and 4.
+        assert "r1" in row and sum("r1" in step for step in steps) == 1
+        for name in row.keys() - {"step", "kind"}:
+            wanted = np.mean([step[name] for step in steps if name in step])
+            assert row[name] == pytest.approx(wanted, rel=1e-4, abs=1e-6), name
+
+
+def test_a_checkpoint_comes_before_its_validation(faces, tmp_path, monkeypatch):
+    changes = [*LIGHT, "data.held_out=2", "validation.every=2", "run.checkpoint_every=2", "run.steps=2"]
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
+        patch.setattr(Validator, "measure", fail)
+        train(config_of(faces, *changes), tmp_path / "failed", ALONE)
+    assert state_of(tmp_path / "failed")["progress"] == {"step": 2, "best": None, "history": []}
+    progress = train(config_of(faces, *changes), tmp_path / "measured", ALONE)
+    kept = state_of(tmp_path / "measured")["progress"]
+    assert kept["best"] == progress.best is not None and len(kept["history"]) == 1
+
+
+def test_sampling_takes_no_more_memory_than_a_step(faces, tmp_path, monkeypatch):
+    counts = []
+    sample = Restoration.sample
+
+    def counted(self, batch):
+        counts.append(len(batch))
+        return sample(self, batch)
+
+    monkeypatch.setattr(Restoration, "sample", counted)
+    changes = ["run.steps=1", "run.batch=6", "run.accumulate=3", "run.images_every=1"]
+    changes += ["data.held_out=3", "validation.every=1"]
+    train(config_of(faces, *LIGHT, *changes), tmp_path, ALONE)
+    assert counts == [4, 2, 1]
+
+
+def test_a_full_memory_names_what_helps(faces, tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Restoration, "train_step", fail)
+    with pytest.raises(DeviceError, match=r"run\.accumulate.*run\.batch"):
+        train(config_of(faces, *LIGHT), tmp_path, ALONE)
+
+
+def test_metrics_run_where_the_networks_do(monkeypatch):
+    places = []
+
+    class Network(torch.nn.Module):
+        def to(self, device):
+            places.append(device)
+            return self
+
+    monkeypatch.setattr("gfprestore.training.networks.load_identity", lambda _: Network())
+    monkeypatch.setattr("gfprestore.evaluation.lpips_metric.load_lpips", lambda *_: Network())
+    monkeypatch.setattr("gfprestore.weights.read_state_dict", lambda _: {})
+    changes = ['validation.metrics=["lpips-alex","identity"]', "losses.lpips_alexnet=a", "losses.identity_weights=b"]
+    _load_metrics(load_config("release", changes), torch.device("meta"))
+    assert places == [torch.device("meta")] * 2
+
+
+def test_a_value_that_is_no_number_is_never_the_best():
+    assert Validator.is_better(1.0, None, "psnr") and not Validator.is_better(math.nan, None, "psnr")
+    assert not Validator.is_better(math.nan, 1.0, "lpips-alex") and Validator.is_better(0.5, 1.0, "lpips-alex")
+
+
+def test_processes_wait_for_the_first_ones_validation(monkeypatch):
+    asked = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **options: asked.update(options))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    with join_processes("cpu") as process:
+        assert process.rank == 1 and asked["timeout"] >= timedelta(hours=1)
+
+
+@pytest.mark.parametrize(("device", "is_overlapped"), [("mps", False), ("cpu", False), ("cuda", True)])
+def test_only_cuda_copies_while_the_memory_may_be_freed(device, is_overlapped):
+    images = Mock()
+    Batch(images, images, images, torch.arange(2)).to(torch.device(device), torch.channels_last)
+    assert [call.kwargs["non_blocking"] for call in images.to.call_args_list] == [is_overlapped] * 3
 
 
 def test_learning_rate_follows_the_configuration():

@@ -55,12 +55,18 @@ class Batch:
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> Batch:
         """The batch on a device, its images in a memory format."""
+        # Only CUDA keeps the memory until a copy is done; other devices may read what has been freed.
+        is_cuda = device.type == "cuda"
         return Batch(
-            self.degraded.to(device, non_blocking=True, memory_format=memory_format),
-            self.truth.to(device, non_blocking=True, memory_format=memory_format),
-            self.boxes.to(device, non_blocking=True),
+            self.degraded.to(device, non_blocking=is_cuda, memory_format=memory_format),
+            self.truth.to(device, non_blocking=is_cuda, memory_format=memory_format),
+            self.boxes.to(device, non_blocking=is_cuda),
             self.numbers,
         )
+
+    def first(self, count: int) -> Batch:
+        """The first `count` samples, or all where there are fewer."""
+        return Batch(self.degraded[:count], self.truth[:count], self.boxes[:count], self.numbers[:count])
 
     def split(self, parts: int) -> list[Batch]:
         """Every `parts`-th sample from the first, from the second, ... as batches of their own."""

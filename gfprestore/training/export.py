@@ -125,11 +125,13 @@ def _stored(state: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
     """The state dict in the file's type.
 
     Raises:
-        UsageError: A value does not fit into fp16.
+        UsageError: A value is no number, or does not fit into fp16.
     """
     kind = PRECISIONS[precision]
     tensors = {}
     for key, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise UsageError(f"The training had diverged: entry {key!r} has no numbers; name an earlier CHECKPOINT.")
         if kind is torch.float16 and float(tensor.abs().max()) > LARGEST_HALF:
             raise UsageError(f"The weights' entry {key!r} has values too large for fp16: use --precision fp32.")
         tensors[key] = tensor.to(kind).contiguous()

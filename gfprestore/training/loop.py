@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gfprestore.errors import GfprestoreError, UsageError
+from gfprestore.errors import DeviceError, GfprestoreError, UsageError
+from gfprestore.training.averages import IntervalMeans, unsound_entry
 from gfprestore.training.checkpoints import (
     BEST,
     Progress,
@@ -25,7 +26,7 @@ from gfprestore.training.checkpoints import (
 )
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, UnreadableFace, open_batches
-from gfprestore.training.monitor import Monitor
+from gfprestore.training.monitor import GRID_FACES, Monitor
 from gfprestore.training.processes import Process, StopRequest, any_process, mean_over_processes, share_of
 from gfprestore.training.recipe import Recipe, learning_rate_factor, set_learning_rates
 from gfprestore.training.regions import read_components
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class DivergedError(GfprestoreError):
-    """A loss is no longer a number."""
+    """A loss or a weight is no longer a number."""
 
 
 def train(config: TrainingConfig, folder: Path, process: Process, *, minutes: float | None = None) -> Progress:
@@ -55,13 +56,24 @@ def train(config: TrainingConfig, folder: Path, process: Process, *, minutes: fl
         GfprestoreError: The configuration does not fit the files or the machine, or the training has diverged.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the checkpoint is written.
     """
-    share_of(config.run.batch, config.run.accumulate, process.world)
+    share = share_of(config.run.batch, config.run.accumulate, process.world)
+    try:
+        return _train(config, folder, process, share, minutes)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"The memory of {process.device} does not hold a step: raise run.accumulate, which splits the"
+            f" {config.run.batch} faces of run.batch further, or lower run.batch, and run again."
+        ) from error
+
+
+def _train(config: TrainingConfig, folder: Path, process: Process, share: int, minutes: float | None) -> Progress:
+    """See `train`; `share` is the number of faces in a micro-batch."""
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     faces, held_out = open_faces(config.data.sources, config.data.held_out)
     recipe = build_recipe(config, process.device)
     progress = resume(folder, recipe)
-    validator = make_validator(config, held_out, process.device) if process.leads else None
+    validator = make_validator(config, held_out, process.device, share) if process.leads else None
     with Monitor(config, folder, progress.step, leads=process.leads) as monitor:
         run = TrainingRun(config, folder, process, recipe, monitor, validator)
         return run.go_on(progress, faces, minutes)
@@ -106,6 +118,7 @@ class TrainingRun:
         self._recipe = recipe
         self._monitor = monitor
         self._validator = validator
+        self._means = IntervalMeans()
 
     def go_on(self, progress: Progress, faces: FaceSet, minutes: float | None) -> Progress:
         """Runs the steps that are left; see `train`."""
@@ -114,15 +127,13 @@ class TrainingRun:
         with StopRequest().listening() as stop, self._open_batches(faces, first_step) as batches:
             for loaded in batches:
                 batch = self._to_device(loaded, progress, first_step)
-                values = self._run_step(progress.step, batch)
+                self._means.add(self._run_step(progress.step, batch))
                 progress.step += 1
-                self._report(progress, batch, values)
-                self._validate(progress)
+                self._report(progress, batch)
                 is_asked = any_process(stop.is_asked, self._process.device)
                 is_over = any_process(time.monotonic() > ends, self._process.device)
                 is_last = progress.step == config.steps or is_asked or is_over
-                if is_last or progress.step % config.checkpoint_every == 0:
-                    self._save(progress)
+                self._keep(progress, is_last=is_last)
                 if is_asked:
                     stop.finish()
                 if is_last:
@@ -153,6 +164,7 @@ class TrainingRun:
         """
         is_missing = any_process(isinstance(loaded, UnreadableFace), self._process.device)
         if is_missing and progress.step > first_step:
+            self._check_numbers(progress)
             self._save(progress)
         if isinstance(loaded, UnreadableFace):
             raise UsageError(loaded.message)
@@ -166,32 +178,62 @@ class TrainingRun:
         set_learning_rates(self._recipe.optimisers.values(), factor)
         return self._recipe.train_step(step, batch.split(self._config.run.accumulate))
 
-    def _report(self, progress: Progress, batch: Batch, values: dict[str, Tensor]) -> None:
+    def _report(self, progress: Progress, batch: Batch) -> None:
         config = self._config.run
         self._monitor.count(progress.step, len(batch) * self._process.world)
         if progress.step % config.log_every == 0:
-            means = mean_over_processes(values)
-            if not all(map(math.isfinite, means.values())):
-                wrong = next(name for name, value in means.items() if not math.isfinite(value))
-                raise DivergedError(
-                    f"The training has diverged before step {progress.step}: {wrong} is no number;"
-                    " lower optimiser.learning_rate and run again to go on from the last checkpoint."
-                )
-            self._monitor.write_numbers(progress.step, means)
+            self._monitor.write_numbers(progress.step, self._check_means(progress))
+            self._means.clear()
         if config.images_every and progress.step % config.images_every == 0 and self._process.leads:
-            self._monitor.write_images(progress.step, batch.degraded, self._recipe.sample(batch), batch.truth)
+            shown = batch.first(GRID_FACES)
+            self._monitor.write_images(progress.step, shown.degraded, self._recipe.sample(shown), shown.truth)
 
-    def _validate(self, progress: Progress) -> None:
-        """Measures where it is time to, and keeps the best checkpoint."""
-        config = self._config.validation
-        if self._validator is None or not config.every or progress.step % config.every:
-            return
-        metrics = self._validator.measure(self._recipe)
+    def _keep(self, progress: Progress, *, is_last: bool) -> None:
+        """Saves and measures where it is time to: the checkpoint first, so that a failing validation loses nothing."""
+        every = self._config.validation.every
+        is_saved = is_last or progress.step % self._config.run.checkpoint_every == 0
+        is_measured = every > 0 and progress.step % every == 0
+        if is_saved or is_measured:
+            self._check_numbers(progress)
+        if is_saved:
+            self._save(progress)
+        if is_measured and self._validator is not None:
+            self._validate(progress, self._validator)
+            if is_saved:
+                # Again, with what was measured: a run that goes on from it knows its best.
+                self._save(progress)
+
+    def _check_means(self, progress: Progress) -> dict[str, float]:
+        """Returns the means since the last line of numbers; every process must ask.
+
+        Raises:
+            DivergedError: One is no number.
+        """
+        means = mean_over_processes(self._means.means())
+        wrong = next((name for name, value in means.items() if not math.isfinite(value)), None)
+        if wrong is not None:
+            raise _diverged(progress, wrong)
+        return means
+
+    def _check_numbers(self, progress: Progress) -> None:
+        """Lets a checkpoint be written only of numbers: the last good one must stay the last; every process must ask.
+
+        Raises:
+            DivergedError: A loss, a weight or a moment is no number.
+        """
+        self._check_means(progress)
+        wrong = unsound_entry(self._recipe)
+        if wrong is not None:
+            raise _diverged(progress, wrong)
+
+    def _validate(self, progress: Progress, validator: Validator) -> None:
+        """Measures, and keeps the best checkpoint."""
+        metrics = validator.measure(self._recipe)
         self._monitor.write_metrics(progress.step, metrics)
         progress.history.append({"step": progress.step, **metrics})
-        value = metrics[config.best]
-        if progress.best is None or self._validator.is_better(value, progress.best, config.best):
-            progress.best = value
+        name = self._config.validation.best
+        if validator.is_better(metrics[name], progress.best, name):
+            progress.best = metrics[name]
             save_checkpoint(self._folder / BEST, self._recipe, progress, self._config)
 
     def _save(self, progress: Progress) -> None:
@@ -200,3 +242,10 @@ class TrainingRun:
             save_checkpoint(path, self._recipe, progress, self._config)
             remove_old_checkpoints(self._folder, self._config.run.keep)
             logger.info("Step %d is kept in %s.", progress.step, path)
+
+
+def _diverged(progress: Progress, name: str) -> DivergedError:
+    return DivergedError(
+        f"The training has diverged before step {progress.step}: {name} is no number;"
+        " lower optimiser.learning_rate and run again to go on from the last checkpoint."
+    )
