@@ -53,8 +53,10 @@ _AT_MOST = {
 _LEAST = {"degradation.hue": -0.5}
 """Least values where they are below 0."""
 
-_SPANS = ("blur_sigma", "downscale", "noise", "jpeg_quality", "brightness", "contrast", "saturation", "hue")
-_SPANS += ("fading", "grain", "line_strength")
+_SPANS = (
+    *("blur_sigma", "downscale", "noise", "jpeg_quality", "brightness", "contrast", "saturation", "hue"),
+    *("fading", "grain", "line_strength"),
+)
 """Degradations that are drawn between two values."""
 
 _PERCEPTUAL_LAYERS = 5
