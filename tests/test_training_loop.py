@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from gfprestore.errors import DeviceError, UsageError
+from gfprestore.atomic import _host
+from gfprestore.errors import DeviceError, OutputError, UsageError
 from gfprestore.nn.checkpoint import load_gfpgan
 from gfprestore.training.averages import unsound_entry
 from gfprestore.training.checkpoints import BEST, Progress, find_checkpoints, read_checkpoint, save_checkpoint
@@ -30,6 +31,7 @@ from gfprestore.training.dataset import Batch, DegradedFaces
 from gfprestore.training.degradation_presets import ARTICLE
 from gfprestore.training.export import export_checkpoint, without_folders
 from gfprestore.training.loop import DivergedError, build_recipe, train
+from gfprestore.training.monitor import _forget_after
 from gfprestore.training.processes import Process, join_processes
 from gfprestore.training.recipe import learning_rate_factor
 from gfprestore.training.restoration import Restoration
@@ -253,7 +255,7 @@ def test_a_diverged_run_keeps_its_good_checkpoint(faces, tmp_path):
     changes = [*LIGHT, "losses.adversarial=0", "run.log_every=100", "run.checkpoint_every=1", "run.keep=1"]
     train(config_of(faces, *changes, "run.steps=1"), tmp_path, ALONE)
     before = find_checkpoints(tmp_path)
-    wild = config_of(faces, *changes, "run.steps=9", "optimiser.learning_rate=1e38")
+    wild = config_of(faces, *changes, "run.steps=9", "optimiser.learning_rate=1e39")
     with pytest.raises(DivergedError, match="learning_rate"):
         train(wild, tmp_path, ALONE)
     assert before and all(path.exists() for path in before)
@@ -372,6 +374,75 @@ def test_only_cuda_copies_while_the_memory_may_be_freed(device, is_overlapped):
     images = Mock()
     Batch(images, images, images, torch.arange(2)).to(torch.device(device), torch.channels_last)
     assert [call.kwargs["non_blocking"] for call in images.to.call_args_list] == [is_overlapped] * 3
+
+
+def test_an_output_that_is_a_file_is_refused(faces, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(OutputError, match="--output"):
+        train(config_of(faces, *LIGHT), tmp_path / "run", ALONE)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits a process's files, as POSIX can")
+def test_a_full_disk_is_told_and_leaves_nothing(faces, tmp_path):
+    import resource
+
+    config = config_of(faces, *LIGHT)
+    recipe = build_recipe(config, ALONE.device)
+    child = os.fork()
+    if not child:
+        # A limit on a file's size stands for the full disk: its write fails half way, too.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        status = 1
+        try:
+            save_checkpoint(tmp_path / "run" / "c.pt", recipe, Progress(), config)
+        except OutputError as error:
+            status = 0 if "c.pt cannot be written (File too large)" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_run_tidies_up_after_one_that_was_killed(faces, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    leftover = tmp_path / f".gfprestore-{_host()}-{gone.pid}-abc123.part"
+    leftover.write_bytes(b"half a checkpoint")
+    (tmp_path / "numbers.jsonl").write_text('{"kind": "train"}\n\0\0\0\n3\n')
+    train(config_of(faces, *LIGHT, "run.steps=1"), tmp_path, ALONE)
+    assert not leftover.exists() and [row["step"] for row in numbers(tmp_path)] == [1]
+
+
+def test_a_resumed_run_replaces_what_tensorboard_shows(faces, tmp_path, monkeypatch):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    purged = []
+    writer = tensorboard.SummaryWriter
+
+    def watched(folder, purge_step):
+        purged.append(purge_step)
+        return writer(folder, purge_step=purge_step)
+
+    monkeypatch.setattr(tensorboard, "SummaryWriter", watched)
+    for steps in (2, 3):
+        train(config_of(faces, *LIGHT, f"run.steps={steps}"), tmp_path, ALONE)
+    assert purged == [1, 3]
+
+
+def test_files_of_a_run_are_replaced_whole(tmp_path, monkeypatch):
+    """A program killed while it writes leaves the old file: nothing truncates what is there."""
+    path = tmp_path / "numbers.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("gfprestore.atomic.os.fsync", killed)
+        _forget_after(path, 1)
+    assert path.read_text().count("step") == 2
+    _forget_after(path, 1)
+    assert path.read_text() == '{"step": 1}\n'
 
 
 def test_learning_rate_follows_the_configuration():

@@ -15,7 +15,7 @@ import torch
 
 from gfprestore import __version__
 from gfprestore.atomic import atomic_file
-from gfprestore.errors import UsageError, printable
+from gfprestore.errors import OutputError, PhotoError, UsageError, printable
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import config_table, parse_config
 from gfprestore.training.recipe import Recipe
@@ -58,8 +58,25 @@ def save_checkpoint(path: Path, recipe: Recipe, progress: Progress, config: Trai
         "optimisers": {name: optimiser.state_dict() for name, optimiser in recipe.optimisers.items()},
         "random": random_state(),
     }
-    with atomic_file(path, overwrite=True) as stream:
-        torch.save(content, stream)
+    try:
+        with atomic_file(path, overwrite=True) as stream:
+            torch.save(content, stream)
+    except (OutputError, PhotoError, RuntimeError) as error:
+        # torch tells of a write that failed in words about its own sources, as a RuntimeError.
+        reason = _system_reason(error)
+        raise OutputError(
+            f"The checkpoint {printable(path)} cannot be written ({reason}): free some space or mend the folder, and"
+            " run again to go on from the last one."
+        ) from error
+
+
+def _system_reason(error: BaseException | None) -> str:
+    """What the system said, at the bottom of errors that were raised on errors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return printable(error.strerror)
+        error = error.__cause__ or error.__context__
+    return "the disk may be full"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

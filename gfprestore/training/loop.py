@@ -26,7 +26,7 @@ from gfprestore.training.checkpoints import (
 )
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, UnreadableFace, open_batches
-from gfprestore.training.monitor import GRID_FACES, Monitor
+from gfprestore.training.monitor import GRID_FACES, Monitor, prepare_folder
 from gfprestore.training.processes import Process, StopRequest, any_process, mean_over_processes, share_of
 from gfprestore.training.recipe import Recipe, learning_rate_factor, set_learning_rates
 from gfprestore.training.regions import read_components
@@ -71,6 +71,9 @@ def _train(config: TrainingConfig, folder: Path, process: Process, share: int, m
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     faces, held_out = open_faces(config.data.sources, config.data.held_out)
+    if process.leads:
+        # Before networks are loaded, which takes long.
+        prepare_folder(folder)
     recipe = build_recipe(config, process.device)
     progress = resume(folder, recipe)
     validator = make_validator(config, held_out, process.device, share) if process.leads else None
@@ -247,5 +250,6 @@ class TrainingRun:
 def _diverged(progress: Progress, name: str) -> DivergedError:
     return DivergedError(
         f"The training has diverged before step {progress.step}: {name} is no number;"
-        " lower optimiser.learning_rate and run again to go on from the last checkpoint."
+        " lower optimiser.learning_rate and run again to go on from the last checkpoint, or delete that one first to go"
+        " on from the one before."
     )
