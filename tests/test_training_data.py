@@ -27,6 +27,7 @@ from gfprestore.training.dataset import (
     open_batches,
 )
 from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT
+from gfprestore.training.face_components import find_components, tell_missing
 from gfprestore.training.regions import (
     PARTS,
     component_boxes,
@@ -81,6 +82,57 @@ def test_shards_and_folders_give_the_same_faces(folder, tmp_path):
     assert plain.read(0, 16).shape == (16, 16, 3)
 
 
+def test_a_shard_of_a_whole_folder_has_the_folders_names(folder, tmp_path):
+    (folder / "._a.png").write_bytes(b"what macOS keeps beside a file")
+    with tarfile.open(tmp_path / "faces.tar", "w") as archive:
+        archive.add(folder, ".")
+    with tarfile.open(tmp_path / "faces.tar") as archive:
+        assert {"./a.png", "./._a.png"} <= set(archive.getnames())
+    packed, _ = open_faces([str(tmp_path / "faces.tar")])
+    assert [packed.name(index) for index in range(len(packed))] == ["a", "b", "c", "more/d"]
+
+
+def test_a_face_that_is_no_square_is_refused(folder):
+    cv2.imwrite(str(folder / "a.png"), np.zeros((64, 128, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"a\.png has 128 x 64 pixels.*square"):
+        open_faces([str(folder)])[0].read(0, SIDE)
+
+
+def test_components_lie_beside_their_faces(folder, tmp_path, caplog):
+    faces, _ = open_faces([str(folder), str(folder / "more")])
+    here, there, given = (template_components() + shift for shift in (1, 2, 3))
+    assert find_components(faces, None) == (None,) * 5
+    write_components(folder / "components.json", {"a": here, "b": here})
+    write_components(folder / "more" / "components.json", {"d": there})
+    faces, _ = open_faces([str(folder), str(folder / "more")])
+    assert [
+        None if found is None else round(float(found[0, 0] - here[0, 0])) for found in find_components(faces, None)
+    ] == [
+        0,
+        0,
+        None,
+        None,
+        1,
+    ]
+    write_components(tmp_path / "given.json", {"b": given})
+    found = find_components(faces, tmp_path / "given.json")
+    np.testing.assert_allclose(found[0], here, atol=1e-3)
+    np.testing.assert_allclose(found[1], given, atol=1e-3)
+    tell_missing(found)
+    assert "2 of 5 faces have no components" in caplog.text
+    caplog.clear()
+    tell_missing(found[:2])
+    assert not caplog.text
+
+
+def test_components_of_other_faces_are_refused(folder, tmp_path):
+    faces, _ = open_faces([str(folder)])
+    for names in (["00000000"], []):
+        write_components(tmp_path / "c.json", {name: template_components() for name in names})
+        with pytest.raises(UsageError, match=r"data\.components .* none of the 4 faces.*like a\."):
+            find_components(faces, tmp_path / "c.json")
+
+
 def test_lmdb_gives_the_same_faces(folder, tmp_path):
     lmdb = pytest.importorskip("lmdb")
     place = tmp_path / "faces.lmdb"
@@ -133,7 +185,7 @@ def test_a_round_shows_every_face_once(folder):
 
 
 def test_the_mirrored_half_has_mirrored_boxes(folder):
-    components = {name: template_components() for name in ("a", "b", "c", "more/d")}
+    components = [template_components()] * 3 + [None]
     faces = open_faces([str(folder)])[0]
     dataset = DegradedFaces(faces, ARTICLE, size=512, seed=0, components=components)
     plain = component_boxes(template_components())

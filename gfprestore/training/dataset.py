@@ -8,7 +8,7 @@ processes or GPUs, and a resumed run needs to know nothing but its step.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -102,14 +102,15 @@ class DegradedFaces(Dataset[Batch | UnreadableFace]):
         size: int,
         seed: int,
         flip: bool = True,
-        components: Mapping[str, Components] | None = None,
+        components: Sequence[Components | None] | None = None,
     ) -> None:
+        """Takes the faces, and the components of each or None where the mean face's serve."""
         self._faces = faces
         self._preset = preset
         self._size = size
         self._seed = seed
         self._flip = flip
-        self._components = components or {}
+        self._components = components
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
     def __getitem__(self, number: int) -> Batch | UnreadableFace:
@@ -123,8 +124,8 @@ class DegradedFaces(Dataset[Batch | UnreadableFace]):
         generator = np.random.default_rng([self._seed, _SAMPLE, number])
         index = self._face_of(number)
         truth = self._faces.read(index, self._size)
-        components = self._components.get(self._faces.name(index))
-        components = template_components() if components is None else components
+        found = None if self._components is None else self._components[index]
+        components = template_components() if found is None else found
         components = _scale_components(components, self._size)
         if generator.random() < 0.5 and self._flip:
             truth = np.ascontiguousarray(truth[:, ::-1])

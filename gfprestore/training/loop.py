@@ -26,10 +26,11 @@ from gfprestore.training.checkpoints import (
 )
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, UnreadableFace, open_batches
+from gfprestore.training.face_components import find_components, tell_missing
 from gfprestore.training.monitor import GRID_FACES, Monitor, prepare_folder
+from gfprestore.training.objective import needs_components
 from gfprestore.training.processes import Process, StopRequest, any_process, mean_over_processes, share_of
 from gfprestore.training.recipe import Recipe, learning_rate_factor, set_learning_rates
-from gfprestore.training.regions import read_components
 from gfprestore.training.sources import FaceSet, open_faces
 from gfprestore.training.validation import Validator, make_validator
 
@@ -147,7 +148,10 @@ class TrainingRun:
         self, faces: FaceSet, first_step: int
     ) -> AbstractContextManager[Iterator[Batch | UnreadableFace]]:
         config, process = self._config, self._process
-        components = None if config.data.components is None else read_components(Path(config.data.components))
+        given = config.data.components
+        components = find_components(faces, None if given is None else Path(given))
+        if process.leads and config.recipe == "restoration" and needs_components(config.losses):
+            tell_missing(components)
         dataset = DegradedFaces(
             faces,
             config.degradation,

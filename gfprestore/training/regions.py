@@ -25,6 +25,9 @@ from gfprestore.errors import UsageError, printable
 Components: TypeAlias = NDArray[np.float32]
 """(3, 3): left eye, right eye, mouth, each its centre x and y and half its side, in pixels of the crop."""
 
+COMPONENTS_FILE = "components.json"
+"""Eyes and mouths of the faces of a folder, in that folder; `align` writes it and training looks for it."""
+
 PARTS = ("left_eye", "right_eye", "mouth")
 """The components, left as seen in the picture, in the order of all arrays."""
 
