@@ -22,8 +22,7 @@ class DataConfig:
     """Mirror every other face."""
 
     components: str | None = None
-    """File of eyes and mouths for all sources (FFHQ's `.pth`, or JSON from `align`). Faces that it lacks are looked up in
-    the `components.json` of their own folder, all faces without it; those in neither have the mean face's."""
+    """File of eyes and mouths (FFHQ's `.pth` or JSON); else a folder's `components.json`, or the mean face's."""
 
     workers: int = 4
     """Processes that read and degrade faces; 0 does it in the trainer's own. The faces are the same however many."""
