@@ -250,18 +250,36 @@ LIGHT = ["run.batch=2", "losses.component=0", "losses.component_style=0"]
 """Without the components' discriminators, which take most of a step's time."""
 
 
-def test_a_diverged_run_keeps_its_good_checkpoint(faces, tmp_path):
-    """The numbers of a line come too late: the weights are looked at before they replace good ones."""
+def test_a_diverged_run_keeps_its_good_checkpoint(faces, tmp_path, monkeypatch):
+    """The losses of a line come too late: the weights are looked at before they replace good ones."""
     changes = [*LIGHT, "losses.adversarial=0", "run.log_every=100", "run.checkpoint_every=1", "run.keep=1"]
-    train(config_of(faces, *changes, "run.steps=1"), tmp_path, ALONE)
-    before = find_checkpoints(tmp_path)
-    wild = config_of(faces, *changes, "run.steps=9", "optimiser.learning_rate=1e39")
-    with pytest.raises(DivergedError, match="learning_rate"):
-        train(wild, tmp_path, ALONE)
-    assert before and all(path.exists() for path in before)
-    for path in find_checkpoints(tmp_path):
-        weights = read_checkpoint(path)["modules"]["generator"]
-        assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    step_of_numbers = Restoration.train_step
+
+    def diverge(self, step, batches):
+        values = step_of_numbers(self, step, batches)
+        if step == 2:
+            with torch.no_grad():
+                next(self.modules["generator"].parameters()).fill_(math.nan)
+        return values
+
+    monkeypatch.setattr(Restoration, "train_step", diverge)
+    with pytest.raises(DivergedError, match=r"before step 3: generator\..*learning_rate"):
+        train(config_of(faces, *changes, "run.steps=9"), tmp_path, ALONE)
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["step-00000002.pt"]
+
+
+def test_losses_between_two_lines_are_looked_at_before_a_checkpoint(faces, tmp_path, monkeypatch):
+    steps = []
+
+    def diverge(self, step, batches):
+        steps.append(step)
+        return {"l1": torch.tensor(math.inf if step == 1 else 0.5)}
+
+    monkeypatch.setattr(Restoration, "train_step", diverge)
+    changes = [*LIGHT, "run.log_every=100", "run.checkpoint_every=3", "run.steps=9"]
+    with pytest.raises(DivergedError, match="before step 3: l1"):
+        train(config_of(faces, *changes), tmp_path, ALONE)
+    assert steps == [0, 1, 2] and not find_checkpoints(tmp_path)
 
 
 def test_weights_that_are_no_numbers_are_named(faces):
@@ -336,6 +354,55 @@ def test_a_full_memory_names_what_helps(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(Restoration, "train_step", fail)
     with pytest.raises(DeviceError, match=r"run\.accumulate.*run\.batch"):
         train(config_of(faces, *LIGHT), tmp_path, ALONE)
+
+
+def test_another_metric_starts_with_another_best(faces, tmp_path):
+    """SSIM never reaches a PSNR: the best checkpoint would not move again."""
+    changes = [*LIGHT, "data.held_out=2", "validation.every=1"]
+    first = [*changes, "run.steps=1", 'validation.metrics=["psnr"]']
+    train(config_of(faces, *first), tmp_path, ALONE)
+    then = ['validation.metrics=["ssim"]', "validation.best=ssim"]
+    progress = train(config_of(faces, *changes, "run.steps=2", *then), tmp_path, ALONE)
+    assert progress.best == progress.history[-1]["ssim"] < 1
+    best = read_checkpoint(tmp_path / BEST)
+    assert best["progress"]["step"] == 2
+    text = export_checkpoint(tmp_path / BEST, tmp_path / "w.safetensors", precision="fp16", overwrite=False).read_text()
+    assert "| step | psnr | ssim |" in text and "|  | " in text
+    again = train(config_of(faces, *changes, "run.steps=3", *then), tmp_path, ALONE)
+    assert again.best == max(row["ssim"] for row in again.history if "ssim" in row)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["data.held_out=2"], "2 faces never trained on, degraded"),
+        (["validation.sources={sources}", "validation.count=3"], "3 faces, 3 of them trained on as well, degraded"),
+    ],
+)
+def test_the_card_tells_which_faces_were_measured(faces, tmp_path, changes, told):
+    changes = [change.format(sources=json.dumps([str(faces / "..") + f"/{faces.name}"])) for change in changes]
+    train(config_of(faces, *LIGHT, "run.steps=1", "validation.every=1", *changes), tmp_path, ALONE)
+    checkpoint = find_checkpoints(tmp_path)[0]
+    card = export_checkpoint(checkpoint, tmp_path / "w.safetensors", precision="fp16", overwrite=False)
+    assert told in card.read_text()
+    content = read_checkpoint(checkpoint)
+    for row in content["progress"]["history"]:
+        del row["faces"], row["seen"]
+    torch.save(content, tmp_path / "old.pt")
+    card = export_checkpoint(tmp_path / "old.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=True)
+    assert "At most" in card.read_text() and "never trained on" not in card.read_text()
+
+
+@pytest.mark.parametrize("there", ["w.md", "w.safetensors"])
+def test_an_export_replaces_nothing_unasked(faces, tmp_path, there):
+    config = config_of(faces, *LIGHT)
+    save_checkpoint(tmp_path / "c.pt", build_recipe(config, ALONE.device), Progress(), config)
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(UsageError, match="--overwrite"):
+        export_checkpoint(tmp_path / "c.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=False)
+    assert (tmp_path / there).read_text() == "mine" and len(list(tmp_path.glob("w.*"))) == 1
+    export_checkpoint(tmp_path / "c.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=True)
+    assert (tmp_path / there).read_bytes() != b"mine"
 
 
 def test_metrics_run_where_the_networks_do(monkeypatch):

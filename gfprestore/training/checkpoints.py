@@ -40,7 +40,8 @@ class Progress:
     """Best value of the deciding metric so far."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Validations so far: `step` and the metrics."""
+    """Validations so far: `step`, the metrics by name, how many `faces` were measured and how many of them `seen`,
+    which are trained on as well; older checkpoints have neither count."""
 
 
 def save_checkpoint(path: Path, recipe: Recipe, progress: Progress, config: TrainingConfig) -> None:
@@ -114,6 +115,13 @@ def restore(content: Mapping[str, Any], recipe: Recipe) -> Progress:
         raise UsageError("The checkpoint's networks have other shapes than CONFIG's: name another --output.") from error
     set_random_state(content["random"])
     return Progress(**content["progress"])
+
+
+def forget_other_best(progress: Progress, content: Mapping[str, Any], config: TrainingConfig) -> None:
+    """Forgets a checkpoint's best value where the run now measures something that cannot be compared with it."""
+    then, now = (table.get("validation", {}) for table in (content["config"], config_table(config)))
+    if any(then.get(key) != now.get(key) for key in ("best", "degradation", "count")):
+        progress.best = None
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from gfprestore.training.checkpoints import (
     Progress,
     checkpoint_path,
     find_checkpoints,
+    forget_other_best,
     read_checkpoint,
     remove_old_checkpoints,
     restore,
@@ -76,8 +77,8 @@ def _train(config: TrainingConfig, folder: Path, process: Process, share: int, m
         # Before networks are loaded, which takes long.
         prepare_folder(folder)
     recipe = build_recipe(config, process.device)
-    progress = resume(folder, recipe)
-    validator = make_validator(config, held_out, process.device, share) if process.leads else None
+    progress = resume(folder, recipe, config)
+    validator = make_validator(config, faces, held_out, process.device, share) if process.leads else None
     with Monitor(config, folder, progress.step, leads=process.leads) as monitor:
         run = TrainingRun(config, folder, process, recipe, monitor, validator)
         return run.go_on(progress, faces, minutes)
@@ -94,12 +95,14 @@ def build_recipe(config: TrainingConfig, device: torch.device) -> Recipe:
     return Restoration(config, device)
 
 
-def resume(folder: Path, recipe: Recipe) -> Progress:
+def resume(folder: Path, recipe: Recipe, config: TrainingConfig) -> Progress:
     """Goes on from a folder's last checkpoint, or starts anew where there is none."""
     found = find_checkpoints(folder)
     if not found:
         return Progress()
-    progress = restore(read_checkpoint(found[-1]), recipe)
+    content = read_checkpoint(found[-1])
+    progress = restore(content, recipe)
+    forget_other_best(progress, content, config)
     logger.info("Going on from %s.", found[-1])
     return progress
 
@@ -237,7 +240,7 @@ class TrainingRun:
         """Measures, and keeps the best checkpoint."""
         metrics = validator.measure(self._recipe)
         self._monitor.write_metrics(progress.step, metrics)
-        progress.history.append({"step": progress.step, **metrics})
+        progress.history.append({"step": progress.step, **metrics, "faces": len(validator), "seen": validator.seen})
         name = self._config.validation.best
         if validator.is_better(metrics[name], progress.best, name):
             progress.best = metrics[name]

@@ -168,6 +168,11 @@ class FaceSet:
         source, position = self.places[index]
         return source.names[position]
 
+    def whole_name(self, index: int) -> str:
+        """Where a face lies, from the root, and its whole name; one face has one such name, however it is reached."""
+        source, position = self.places[index]
+        return os.path.abspath(source.whole_name(position))  # noqa: PTH100
+
     def read(self, index: int, size: int) -> NDArray[np.uint8]:
         """Reads a face: RGB uint8 (size, size, 3); one of another size is resized.
 

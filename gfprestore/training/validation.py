@@ -44,12 +44,20 @@ class Validator:
         metrics: dict[str, Measure],
         device: torch.device,
         batch: int,
+        seen: int = 0,
     ) -> None:
-        """Takes pairs of degraded and true faces, RGB uint8 (S, S, 3), the metrics by name, and faces in a batch."""
+        """Takes pairs of degraded and true faces, RGB uint8 (S, S, 3), the metrics by name, and faces in a batch.
+
+        `seen` tells how many of the faces are trained on as well.
+        """
+        self.seen = seen
         self._pairs = pairs
         self._metrics = metrics
         self._device = device
         self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
     def measure(self, recipe: Recipe) -> dict[str, float]:
         """Restores all faces and returns the mean of every metric, by name."""
@@ -76,11 +84,14 @@ def image_bytes(images: Tensor) -> Tensor:
     return ((images + 1) * HALF_RANGE).round().clamp(0, 255).byte()
 
 
-def make_validator(config: TrainingConfig, held_out: FaceSet, device: torch.device, batch: int) -> Validator | None:
+def make_validator(
+    config: TrainingConfig, trained: FaceSet, held_out: FaceSet, device: torch.device, batch: int
+) -> Validator | None:
     """Makes the validator of a run; None where it has none.
 
     Args:
         config: Everything about the run.
+        trained: Faces that are trained on.
         held_out: Faces of `data.sources` that are not trained on.
         device: Where the run's networks are; the metrics' networks go there as well.
         batch: Faces that the memory holds together, those of a micro-batch.
@@ -98,17 +109,29 @@ def make_validator(config: TrainingConfig, held_out: FaceSet, device: torch.devi
         raise UsageError(f"validation.best is one of validation.metrics, not {wanted.best!r}.")
     if wanted.degradation not in PRESETS:
         raise UsageError(f"validation.degradation is one of {', '.join(PRESETS)}, not {wanted.degradation!r}.")
-    pairs = _make_pairs(faces, wanted, config.generator.size)
-    return Validator(pairs, _load_metrics(config, device), device, batch)
+    chosen = _spread(faces, wanted.count)
+    pairs = _make_pairs(chosen, wanted, config.generator.size)
+    return Validator(pairs, _load_metrics(config, device), device, batch, count_shared(chosen, trained))
+
+
+def count_shared(faces: FaceSet, others: FaceSet) -> int:
+    """How many of the faces are the same files as some of the others."""
+    names = {others.whole_name(index) for index in range(len(others))}
+    return sum(faces.whole_name(index) in names for index in range(len(faces)))
+
+
+def _spread(faces: FaceSet, count: int) -> FaceSet:
+    """At most `count` faces, evenly spread."""
+    count = min(count, len(faces))
+    return FaceSet(tuple(faces.places[number * len(faces) // count] for number in range(count)))
 
 
 def _make_pairs(
     faces: FaceSet, config: ValidationConfig, size: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    count = min(config.count, len(faces))
     pairs = []
-    for number in range(count):
-        truth = faces.read(number * len(faces) // count, size)
+    for number in range(len(faces)):
+        truth = faces.read(number, size)
         degradation = draw_degradation(np.random.default_rng([_SEED, number]), PRESETS[config.degradation])
         pairs.append((degrade_photo(truth, degradation), degrade_truth(truth, degradation)))
     return pairs
