@@ -422,8 +422,29 @@ def test_metrics_run_where_the_networks_do(monkeypatch):
 
 
 def test_a_value_that_is_no_number_is_never_the_best():
+    assert Validator.is_better(1.0, math.nan, "psnr")
     assert Validator.is_better(1.0, None, "psnr") and not Validator.is_better(math.nan, None, "psnr")
     assert not Validator.is_better(math.nan, 1.0, "lpips-alex") and Validator.is_better(0.5, 1.0, "lpips-alex")
+
+
+def test_a_process_ends_with_the_one_that_could_not_read(faces, tmp_path, monkeypatch):
+    """It would wait for the other's gradients for hours."""
+    monkeypatch.setattr("gfprestore.training.loop.any_process", lambda wants, device: True)
+    with pytest.raises(UsageError, match="Another process"):
+        train(config_of(faces, *LIGHT), tmp_path, ALONE)
+    assert not find_checkpoints(tmp_path)
+
+
+def test_no_process_ends_while_the_first_one_writes(faces, tmp_path, monkeypatch):
+    """torchrun stops all processes when one has ended."""
+    kept = []
+    monkeypatch.setattr(
+        "gfprestore.training.loop.wait_for_all",
+        lambda device: kept.append([path.name for path in find_checkpoints(tmp_path)]),
+    )
+    changes = ["run.steps=3", "run.checkpoint_every=2"]
+    train(config_of(faces, *LIGHT, *changes), tmp_path, ALONE)
+    assert kept == [["step-00000002.pt"], ["step-00000002.pt", "step-00000003.pt"]]
 
 
 def test_processes_wait_for_the_first_ones_validation(monkeypatch):

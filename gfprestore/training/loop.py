@@ -30,7 +30,14 @@ from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, Unrea
 from gfprestore.training.face_components import find_components, tell_missing
 from gfprestore.training.monitor import GRID_FACES, Monitor, prepare_folder
 from gfprestore.training.objective import needs_components
-from gfprestore.training.processes import Process, StopRequest, any_process, mean_over_processes, share_of
+from gfprestore.training.processes import (
+    Process,
+    StopRequest,
+    any_process,
+    mean_over_processes,
+    share_of,
+    wait_for_all,
+)
 from gfprestore.training.recipe import Recipe, learning_rate_factor, set_learning_rates
 from gfprestore.training.sources import FaceSet, open_faces
 from gfprestore.training.validation import Validator, make_validator
@@ -176,6 +183,7 @@ class TrainingRun:
         if is_missing and progress.step > first_step:
             self._check_numbers(progress)
             self._save(progress)
+            wait_for_all(self._process.device)
         if isinstance(loaded, UnreadableFace):
             raise UsageError(loaded.message)
         if is_missing:
@@ -212,6 +220,8 @@ class TrainingRun:
             if is_saved:
                 # Again, with what was measured: a run that goes on from it knows its best.
                 self._save(progress)
+        if is_saved or is_measured:
+            wait_for_all(self._process.device)
 
     def _check_means(self, progress: Progress) -> dict[str, float]:
         """Returns the means since the last line of numbers; every process must ask.

@@ -100,6 +100,11 @@ def any_process(wants: bool, device: torch.device) -> bool:
     return bool(flag.item())
 
 
+def wait_for_all(device: torch.device) -> None:
+    """Waits until every process is here: one that ended while the first writes a file would take it down with it."""
+    any_process(False, device)
+
+
 class StopRequest:
     """Ctrl-C and SIGTERM ask for an end after the current step; a second one ends at once."""
 

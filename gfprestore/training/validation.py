@@ -74,7 +74,7 @@ class Validator:
     @staticmethod
     def is_better(value: float, best: float | None, name: str) -> bool:
         """Whether a value of a metric is better than the best so far; None is none so far, and NaN never better."""
-        if best is None:
+        if best is None or math.isnan(best):
             return not math.isnan(value)
         return value > best if name in HIGHER_IS_BETTER else value < best
 
