@@ -68,6 +68,72 @@ def test_what_no_configuration_has_is_refused(change, told):
         load_config("compact", [change])
 
 
+RESTORATION_LOSSES = (
+    *("l1", "perceptual", "perceptual_style", "lpips", "lpips_vgg", "pyramid", "adversarial"),
+    *("component", "component_style", "component_matching", "identity", "identity_cosine"),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "run.log_every=0",
+        "run.checkpoint_every=0",
+        "run.accumulate=0",
+        "run.batch=0",
+        "run.batch=-4",
+        "run.seed=-1",
+        "losses.r1_every=0",
+        "losses.l1=-0.1",
+        "losses.l1=nan",
+        "losses.perceptual_layers=[1.0]",
+        "discriminator.group=0",
+        "optimiser.ema_half_life=0",
+        "optimiser.ema_half_life=inf",
+        "optimiser.learning_rate=0",
+        "optimiser.betas=[0.0, 1.0]",
+        "prior.path_every=0",
+        "prior.mixing=1.5",
+        "generator.size=48",
+        "generator.size=0",
+        "generator.narrow=0",
+        "data.workers=-1",
+        "data.held_out=-1",
+        "validation.count=0",
+        "degradation.jpeg_quality=[90, 60]",
+        "degradation.jpeg_quality=[60, 101]",
+        "degradation.downscale=[0, 8]",
+        "degradation.kernel_pixels=40",
+        "degradation.gray_probability=1.1",
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(change):
+    with pytest.raises(UsageError, match=change.partition("=")[0].replace(".", r"\.")) as refused:
+        load_config("release", [change])
+    assert str(refused.value).count("\n") == 0
+
+
+def test_what_may_be_none_at_all_is_kept():
+    changes = ["run.images_every=0", "validation.every=0", "run.threads=0", "data.workers=0", "losses.r1=0"]
+    assert load_config("release", [*changes, "degradation.hue=[-0.2, 0.1]"]).run.images_every == 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("release", [f"losses.{name}=0" for name in RESTORATION_LOSSES]),
+        (
+            "release",
+            ["losses.adversarial_from=5", *(f"losses.{n}=0" for n in RESTORATION_LOSSES if n != "adversarial")],
+        ),
+        ("prior", ["losses.adversarial=0"]),
+    ],
+)
+def test_a_run_that_would_learn_nothing_is_refused(recipe, changes):
+    with pytest.raises(UsageError, match=r"losses\."):
+        load_config(recipe, changes)
+
+
 def test_circles_missing_files_and_other_texts_are_refused(tmp_path):
     a, b = tmp_path / "a.toml", tmp_path / "b.toml"
     a.write_text('base = "b.toml"')
@@ -88,7 +154,7 @@ def test_circles_missing_files_and_other_texts_are_refused(tmp_path):
         device=st.text(st.characters(codec="utf-8"), max_size=9),
         channels_last=st.booleans(),
     ),
-    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(min_value=0, allow_nan=False, allow_infinity=False),
 )
 def test_every_value_survives_the_way_through_toml(run, number):
     table = config_table(TrainingConfig(run=run))

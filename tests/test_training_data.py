@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import tarfile
+import zipfile
 
 import cv2
 import numpy as np
@@ -15,9 +16,20 @@ from gfprestore.errors import UsageError
 from gfprestore.folders import plan_jobs
 from gfprestore.photo import DetectedFace
 from gfprestore.training.aligning import align_photos, find_landmarks
-from gfprestore.training.dataset import DegradedFaces, StepSampler, image_tensor, join_batches, make_loader
+from gfprestore.training.dataset import (
+    DegradedFaces,
+    StepSampler,
+    UnreadableFace,
+    image_tensor,
+    join_batches,
+    join_samples,
+    make_loader,
+    open_batches,
+)
 from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT
+from gfprestore.training.face_components import find_components, tell_missing
 from gfprestore.training.regions import (
+    PARTS,
     component_boxes,
     components_from_landmarks,
     flip_components,
@@ -70,6 +82,51 @@ def test_shards_and_folders_give_the_same_faces(folder, tmp_path):
     assert plain.read(0, 16).shape == (16, 16, 3)
 
 
+def test_a_shard_of_a_whole_folder_has_the_folders_names(folder, tmp_path):
+    (folder / "._a.png").write_bytes(b"what macOS keeps beside a file")
+    with tarfile.open(tmp_path / "faces.tar", "w") as archive:
+        archive.add(folder, ".")
+    with tarfile.open(tmp_path / "faces.tar") as archive:
+        assert {"./a.png", "./._a.png"} <= set(archive.getnames())
+    packed, _ = open_faces([str(tmp_path / "faces.tar")])
+    assert [packed.name(index) for index in range(len(packed))] == ["a", "b", "c", "more/d"]
+
+
+def test_a_face_that_is_no_square_is_refused(folder):
+    cv2.imwrite(str(folder / "a.png"), np.zeros((64, 128, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"a\.png has 128 x 64 pixels.*square"):
+        open_faces([str(folder)])[0].read(0, SIDE)
+
+
+def test_components_lie_beside_their_faces(folder, tmp_path, caplog):
+    faces, _ = open_faces([str(folder), str(folder / "more")])
+    here, there, given = (template_components() + shift for shift in (1, 2, 3))
+    assert find_components(faces, None) == (None,) * 5
+    write_components(folder / "components.json", {"a": here, "b": here})
+    write_components(folder / "more" / "components.json", {"d": there})
+    faces, _ = open_faces([str(folder), str(folder / "more")])
+    beside = find_components(faces, None)
+    assert [entry is None for entry in beside] == [False, False, True, True, False]
+    np.testing.assert_allclose(np.stack([beside[0], beside[1], beside[4]]), [here, here, there], atol=1e-3)
+    write_components(tmp_path / "given.json", {"b": given})
+    found = find_components(faces, tmp_path / "given.json")
+    np.testing.assert_allclose(found[0], here, atol=1e-3)
+    np.testing.assert_allclose(found[1], given, atol=1e-3)
+    tell_missing(found)
+    assert "2 of 5 faces have no components" in caplog.text
+    caplog.clear()
+    tell_missing(found[:2])
+    assert not caplog.text
+
+
+def test_components_of_other_faces_are_refused(folder, tmp_path):
+    faces, _ = open_faces([str(folder)])
+    for names in (["00000000"], []):
+        write_components(tmp_path / "c.json", {name: template_components() for name in names})
+        with pytest.raises(UsageError, match=r"data\.components .* none of the 4 faces.*like a\."):
+            find_components(faces, tmp_path / "c.json")
+
+
 def test_lmdb_gives_the_same_faces(folder, tmp_path):
     lmdb = pytest.importorskip("lmdb")
     place = tmp_path / "faces.lmdb"
@@ -96,7 +153,7 @@ def test_sources_that_cannot_serve_are_refused(folder, tmp_path):
     with pytest.raises(UsageError, match="no folder"):
         open_faces([str(tmp_path / "none")])
     (folder / "a.png").write_bytes(b"no image")
-    with pytest.raises(UsageError, match="a is no readable image"):
+    with pytest.raises(UsageError, match=r"a\.png is no readable image"):
         open_faces([str(folder)])[0].read(0, SIDE)
     bad = tmp_path / "bad.tar"
     bad.write_bytes(b"x" * 600)
@@ -122,7 +179,7 @@ def test_a_round_shows_every_face_once(folder):
 
 
 def test_the_mirrored_half_has_mirrored_boxes(folder):
-    components = {name: template_components() for name in ("a", "b", "c", "more/d")}
+    components = [template_components()] * 3 + [None]
     faces = open_faces([str(folder)])[0]
     dataset = DegradedFaces(faces, ARTICLE, size=512, seed=0, components=components)
     plain = component_boxes(template_components())
@@ -155,6 +212,34 @@ def test_workers_change_nothing(folder):
         assert torch.equal(alone.degraded, helped.degraded) and torch.equal(alone.numbers, helped.numbers)
 
 
+def test_an_unreadable_face_is_a_value_that_names_its_file(folder, tmp_path):
+    shard = tmp_path / "faces.tar"
+    (folder / "b.png").write_bytes(b"no image")
+    with tarfile.open(shard, "w") as archive:
+        for name in ("a", "b"):
+            archive.add(folder / f"{name}.png", f"{name}.png")
+    with_gone = samples(folder)
+    (folder / "b.png").unlink()
+    for dataset, count, told in ((samples(shard), 2, f"{shard}: b.png"), (with_gone, 4, str(folder / "b.png"))):
+        found = [dataset[number] for number in range(count)]
+        (failure,) = [sample for sample in found if isinstance(sample, UnreadableFace)]
+        assert failure.message.startswith(told)
+        assert join_samples(found) is failure
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one processor
+def test_workers_end_with_the_block_even_while_an_exception_is_held(folder):
+    held = None
+    try:
+        with open_batches(samples(folder), StepSampler(0, 9, 2), 1, pin_memory=False) as batches:
+            next(batches)
+            (worker,) = batches._workers
+            raise RuntimeError
+    except RuntimeError as error:
+        held = error
+    assert held is not None and not worker.is_alive()
+
+
 def test_splits_join_again(folder):
     batch = join_batches([samples(folder)[n] for n in range(4)])
     parts = batch.split(2)
@@ -172,6 +257,26 @@ def test_components_go_through_both_kinds_of_file(tmp_path):
     np.testing.assert_array_equal(read_components(tmp_path / "c.pth")["00000000"], components)
     torch.save({"00000000": dict(zip(parts, components.tolist(), strict=True))}, tmp_path / "d.pth")
     np.testing.assert_allclose(read_components(tmp_path / "d.pth")["00000000"], components)
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_the_published_files_numbers_are_numpys(tmp_path, module):
+    """The official script stores lists of float64 scalars, pickled by the numpy of its day."""
+    rows = template_components().astype(np.float64)
+    entry = {part: [np.float64(value) for value in row] for part, row in zip(PARTS, rows, strict=True)}
+    torch.save({"00000000": entry}, tmp_path / "new.pth")
+    ours = np.float64(0).__reduce__()[0].__module__.encode()
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "c.pth", "w") as file:
+        for name in new.namelist():
+            file.writestr(name, new.read(name).replace(b"c" + ours + b"\n", b"c" + module + b"\n"))
+    np.testing.assert_allclose(read_components(tmp_path / "c.pth")["00000000"], rows, rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", pickle.dumps({"00000000": print}, protocol=2)])
+def test_damaged_and_dangerous_files_of_landmarks_are_refused(tmp_path, content):
+    (tmp_path / "c.pth").write_bytes(content)
+    with pytest.raises(UsageError, match=r"data\.components"):
+        read_components(tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": {"left_eye": [1, 2, 3]}}', '{"x": 3}'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -10,22 +11,32 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from gfprestore.errors import UsageError
+from gfprestore.atomic import _host
+from gfprestore.errors import DeviceError, OutputError, UsageError
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.training.checkpoints import BEST, find_checkpoints, read_checkpoint
+from gfprestore.training.averages import unsound_entry
+from gfprestore.training.checkpoints import BEST, Progress, find_checkpoints, read_checkpoint, save_checkpoint
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import load_config
+from gfprestore.training.dataset import Batch, DegradedFaces
+from gfprestore.training.degradation_presets import ARTICLE
 from gfprestore.training.export import export_checkpoint, without_folders
-from gfprestore.training.loop import DivergedError, train
-from gfprestore.training.processes import Process
+from gfprestore.training.loop import DivergedError, build_recipe, train
+from gfprestore.training.monitor import _forget_after
+from gfprestore.training.processes import Process, join_processes
 from gfprestore.training.recipe import learning_rate_factor
+from gfprestore.training.restoration import Restoration
+from gfprestore.training.sources import open_faces
+from gfprestore.training.validation import Validator, _load_metrics
 from gfprestore.weights import read_state_dict
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -235,6 +246,293 @@ def test_a_diverged_run_ends_with_advice(faces, tmp_path):
         train(config_of(faces, "run.steps=9", "optimiser.learning_rate=1e30"), tmp_path, ALONE)
 
 
+LIGHT = ["run.batch=2", "losses.component=0", "losses.component_style=0"]
+"""Without the components' discriminators, which take most of a step's time."""
+
+
+def test_a_diverged_run_keeps_its_good_checkpoint(faces, tmp_path, monkeypatch):
+    """The losses of a line come too late: the weights are looked at before they replace good ones."""
+    changes = [*LIGHT, "losses.adversarial=0", "run.log_every=100", "run.checkpoint_every=1", "run.keep=1"]
+    step_of_numbers = Restoration.train_step
+
+    def diverge(self, step, batches):
+        values = step_of_numbers(self, step, batches)
+        if step == 2:
+            with torch.no_grad():
+                next(self.modules["generator"].parameters()).fill_(math.nan)
+        return values
+
+    monkeypatch.setattr(Restoration, "train_step", diverge)
+    with pytest.raises(DivergedError, match=r"before step 3: generator\..*learning_rate"):
+        train(config_of(faces, *changes, "run.steps=9"), tmp_path, ALONE)
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["step-00000002.pt"]
+
+
+def test_losses_between_two_lines_are_looked_at_before_a_checkpoint(faces, tmp_path, monkeypatch):
+    steps = []
+
+    def diverge(self, step, batches):
+        steps.append(step)
+        return {"l1": torch.tensor(math.inf if step == 1 else 0.5)}
+
+    monkeypatch.setattr(Restoration, "train_step", diverge)
+    changes = [*LIGHT, "run.log_every=100", "run.checkpoint_every=3", "run.steps=9"]
+    with pytest.raises(DivergedError, match="before step 3: l1"):
+        train(config_of(faces, *changes), tmp_path, ALONE)
+    assert steps == [0, 1, 2] and not find_checkpoints(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_named(faces):
+    recipe = build_recipe(config_of(faces, *LIGHT), torch.device("cpu"))
+    assert unsound_entry(recipe) is None
+    with torch.no_grad():
+        next(iter(recipe.modules["discriminators"].parameters())).view(-1)[0] = math.inf
+    assert unsound_entry(recipe).startswith("discriminators.")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_weights_that_are_no_numbers_are_not_exported(faces, tmp_path, precision):
+    config = config_of(faces, preset="prior")
+    recipe = build_recipe(config, torch.device("cpu"))
+    with torch.no_grad():
+        next(iter(recipe.modules["generator_ema"].parameters())).view(-1)[0] = math.nan
+    save_checkpoint(tmp_path / "bad.pt", recipe, Progress(), config)
+    with pytest.raises(UsageError, match="CHECKPOINT"):
+        export_checkpoint(tmp_path / "bad.pt", tmp_path / "w.safetensors", precision=precision, overwrite=False)
+    assert not list(tmp_path.glob("w.*"))
+
+
+def test_numbers_are_means_over_the_steps_since_the_last_line(faces, tmp_path):
+    changes = [*LIGHT, "run.steps=6", "losses.r1_every=4"]
+    for every in (1, 3):
+        train(config_of(faces, *changes, f"run.log_every={every}"), tmp_path / str(every), ALONE)
+    single, means = numbers(tmp_path / "1"), numbers(tmp_path / "3")
+    assert [row["step"] for row in means] == [3, 6]
+    for index, row in enumerate(means):
+        steps = single[3 * index : 3 * index + 3]
+        # R1 came in one of them, at steps 0 and 4.
+        assert "r1" in row and sum("r1" in step for step in steps) == 1
+        for name in row.keys() - {"step", "kind"}:
+            wanted = np.mean([step[name] for step in steps if name in step])
+            assert row[name] == pytest.approx(wanted, rel=1e-4, abs=1e-6), name
+
+
+def test_a_checkpoint_comes_before_its_validation(faces, tmp_path, monkeypatch):
+    changes = [*LIGHT, "data.held_out=2", "validation.every=2", "run.checkpoint_every=2", "run.steps=2"]
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
+        patch.setattr(Validator, "measure", fail)
+        train(config_of(faces, *changes), tmp_path / "failed", ALONE)
+    assert state_of(tmp_path / "failed")["progress"] == {"step": 2, "best": None, "history": []}
+    progress = train(config_of(faces, *changes), tmp_path / "measured", ALONE)
+    kept = state_of(tmp_path / "measured")["progress"]
+    assert kept["best"] == progress.best is not None and len(kept["history"]) == 1
+
+
+def test_sampling_takes_no_more_memory_than_a_step(faces, tmp_path, monkeypatch):
+    counts = []
+    sample = Restoration.sample
+
+    def counted(self, batch):
+        counts.append(len(batch))
+        return sample(self, batch)
+
+    monkeypatch.setattr(Restoration, "sample", counted)
+    changes = ["run.steps=1", "run.batch=6", "run.accumulate=3", "run.images_every=1"]
+    changes += ["data.held_out=3", "validation.every=1"]
+    train(config_of(faces, *LIGHT, *changes), tmp_path, ALONE)
+    assert counts == [4, 2, 1]
+
+
+def test_a_full_memory_names_what_helps(faces, tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Restoration, "train_step", fail)
+    with pytest.raises(DeviceError, match=r"run\.accumulate.*run\.batch"):
+        train(config_of(faces, *LIGHT), tmp_path, ALONE)
+
+
+def test_another_metric_starts_with_another_best(faces, tmp_path):
+    """SSIM never reaches a PSNR: the best checkpoint would not move again."""
+    changes = [*LIGHT, "data.held_out=2", "validation.every=1"]
+    first = [*changes, "run.steps=1", 'validation.metrics=["psnr"]']
+    train(config_of(faces, *first), tmp_path, ALONE)
+    then = ['validation.metrics=["ssim"]', "validation.best=ssim"]
+    progress = train(config_of(faces, *changes, "run.steps=2", *then), tmp_path, ALONE)
+    assert progress.best == progress.history[-1]["ssim"] < 1
+    best = read_checkpoint(tmp_path / BEST)
+    assert best["progress"]["step"] == 2
+    text = export_checkpoint(tmp_path / BEST, tmp_path / "w.safetensors", precision="fp16", overwrite=False).read_text()
+    assert "| step | psnr | ssim |" in text and "|  | " in text
+    again = train(config_of(faces, *changes, "run.steps=3", *then), tmp_path, ALONE)
+    assert again.best == max(row["ssim"] for row in again.history if "ssim" in row)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["data.held_out=2"], "2 faces never trained on, degraded"),
+        (["validation.sources={sources}", "validation.count=3"], "3 faces, 3 of them trained on as well, degraded"),
+    ],
+)
+def test_the_card_tells_which_faces_were_measured(faces, tmp_path, changes, told):
+    changes = [change.format(sources=json.dumps([str(faces / "..") + f"/{faces.name}"])) for change in changes]
+    train(config_of(faces, *LIGHT, "run.steps=1", "validation.every=1", *changes), tmp_path, ALONE)
+    checkpoint = find_checkpoints(tmp_path)[0]
+    card = export_checkpoint(checkpoint, tmp_path / "w.safetensors", precision="fp16", overwrite=False)
+    assert told in card.read_text()
+    content = read_checkpoint(checkpoint)
+    for row in content["progress"]["history"]:
+        del row["faces"], row["seen"]
+    torch.save(content, tmp_path / "old.pt")
+    card = export_checkpoint(tmp_path / "old.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=True)
+    assert "At most" in card.read_text() and "never trained on" not in card.read_text()
+
+
+@pytest.mark.parametrize("there", ["w.md", "w.safetensors"])
+def test_an_export_replaces_nothing_unasked(faces, tmp_path, there):
+    config = config_of(faces, *LIGHT)
+    save_checkpoint(tmp_path / "c.pt", build_recipe(config, ALONE.device), Progress(), config)
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(UsageError, match="--overwrite"):
+        export_checkpoint(tmp_path / "c.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=False)
+    assert (tmp_path / there).read_text() == "mine" and len(list(tmp_path.glob("w.*"))) == 1
+    export_checkpoint(tmp_path / "c.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=True)
+    assert (tmp_path / there).read_bytes() != b"mine"
+
+
+def test_metrics_run_where_the_networks_do(monkeypatch):
+    places = []
+
+    class Network(torch.nn.Module):
+        def to(self, device):
+            places.append(device)
+            return self
+
+    monkeypatch.setattr("gfprestore.training.networks.load_identity", lambda _: Network())
+    monkeypatch.setattr("gfprestore.evaluation.lpips_metric.load_lpips", lambda *_: Network())
+    monkeypatch.setattr("gfprestore.weights.read_state_dict", lambda _: {})
+    changes = ['validation.metrics=["lpips-alex","identity"]', "losses.lpips_alexnet=a", "losses.identity_weights=b"]
+    _load_metrics(load_config("release", changes), torch.device("meta"))
+    assert places == [torch.device("meta")] * 2
+
+
+def test_a_value_that_is_no_number_is_never_the_best():
+    assert Validator.is_better(1.0, math.nan, "psnr")
+    assert Validator.is_better(1.0, None, "psnr") and not Validator.is_better(math.nan, None, "psnr")
+    assert not Validator.is_better(math.nan, 1.0, "lpips-alex") and Validator.is_better(0.5, 1.0, "lpips-alex")
+
+
+def test_a_process_ends_with_the_one_that_could_not_read(faces, tmp_path, monkeypatch):
+    """It would wait for the other's gradients for hours."""
+    monkeypatch.setattr("gfprestore.training.loop.any_process", lambda wants, device: True)
+    with pytest.raises(UsageError, match="Another process"):
+        train(config_of(faces, *LIGHT), tmp_path, ALONE)
+    assert not find_checkpoints(tmp_path)
+
+
+def test_no_process_ends_while_the_first_one_writes(faces, tmp_path, monkeypatch):
+    """torchrun stops all processes when one has ended."""
+    kept = []
+    monkeypatch.setattr(
+        "gfprestore.training.loop.wait_for_all",
+        lambda device: kept.append([path.name for path in find_checkpoints(tmp_path)]),
+    )
+    changes = ["run.steps=3", "run.checkpoint_every=2"]
+    train(config_of(faces, *LIGHT, *changes), tmp_path, ALONE)
+    assert kept == [["step-00000002.pt"], ["step-00000002.pt", "step-00000003.pt"]]
+
+
+def test_processes_wait_for_the_first_ones_validation(monkeypatch):
+    asked = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **options: asked.update(options))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    with join_processes("cpu") as process:
+        assert process.rank == 1 and asked["timeout"] >= timedelta(hours=1)
+
+
+@pytest.mark.parametrize(("device", "is_overlapped"), [("mps", False), ("cpu", False), ("cuda", True)])
+def test_only_cuda_copies_while_the_memory_may_be_freed(device, is_overlapped):
+    images = Mock()
+    Batch(images, images, images, torch.arange(2)).to(torch.device(device), torch.channels_last)
+    assert [call.kwargs["non_blocking"] for call in images.to.call_args_list] == [is_overlapped] * 3
+
+
+def test_an_output_that_is_a_file_is_refused(faces, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(OutputError, match="--output"):
+        train(config_of(faces, *LIGHT), tmp_path / "run", ALONE)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits a process's files, as POSIX can")
+def test_a_full_disk_is_told_and_leaves_nothing(faces, tmp_path):
+    import resource
+
+    config = config_of(faces, *LIGHT)
+    recipe = build_recipe(config, ALONE.device)
+    child = os.fork()
+    if not child:
+        # A limit on a file's size stands for the full disk: its write fails half way, too.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        status = 1
+        try:
+            save_checkpoint(tmp_path / "run" / "c.pt", recipe, Progress(), config)
+        except OutputError as error:
+            status = 0 if "c.pt cannot be written (File too large)" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_run_tidies_up_after_one_that_was_killed(faces, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    leftover = tmp_path / f".gfprestore-{_host()}-{gone.pid}-abc123.part"
+    leftover.write_bytes(b"half a checkpoint")
+    (tmp_path / "numbers.jsonl").write_text('{"kind": "train"}\n\0\0\0\n3\n')
+    train(config_of(faces, *LIGHT, "run.steps=1"), tmp_path, ALONE)
+    assert not leftover.exists() and [row["step"] for row in numbers(tmp_path)] == [1]
+
+
+def test_a_resumed_run_replaces_what_tensorboard_shows(faces, tmp_path, monkeypatch):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    purged = []
+    writer = tensorboard.SummaryWriter
+
+    def watched(folder, purge_step):
+        purged.append(purge_step)
+        return writer(folder, purge_step=purge_step)
+
+    monkeypatch.setattr(tensorboard, "SummaryWriter", watched)
+    for steps in (2, 3):
+        train(config_of(faces, *LIGHT, f"run.steps={steps}"), tmp_path, ALONE)
+    assert purged == [1, 3]
+
+
+def test_files_of_a_run_are_replaced_whole(tmp_path, monkeypatch):
+    """A program killed while it writes leaves the old file: nothing truncates what is there."""
+    path = tmp_path / "numbers.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("gfprestore.atomic.os.fsync", killed)
+        _forget_after(path, 1)
+    assert path.read_text().count("step") == 2
+    _forget_after(path, 1)
+    assert path.read_text() == '{"step": 1}\n'
+
+
 def test_learning_rate_follows_the_configuration():
     config = replace(load_config("release").optimiser, warm_up=10, milestones=(100, 200), decay_from=0.5)
     factors = [learning_rate_factor(config, step, 400) for step in (0, 9, 50, 100, 199, 300, 399)]
@@ -245,6 +543,24 @@ def arguments_of(faces: Path, output: Path, *changes: str) -> list[str]:
     sources = f"data.sources={json.dumps([str(faces)])}"
     every = [*TINY, "generator.channel_multiplier=1", sources, *changes]
     return ["run", "release", "-o", str(output), *(part for change in every for part in ("--set", change))]
+
+
+def test_an_unreadable_face_ends_the_program_with_a_checkpoint(tmp_path):
+    folder, output = tmp_path / "faces", tmp_path / "run"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((32, 32, 3), 50 * index, np.uint8))
+    # The last of the first round, so that a step comes before it.
+    order = [DegradedFaces(open_faces([str(folder)])[0], ARTICLE, size=32, seed=0)._face_of(n) for n in range(4)]
+    bad = folder / f"{order[-1]}.png"
+    bad.write_bytes(b"no image")
+    changes = ["run.steps=9", "run.batch=1", "data.workers=1", "losses.component=0", "losses.component_style=0"]
+    line = [sys.executable, "-W", "ignore", "-m", "gfprestore.training.cli", *arguments_of(folder, output, *changes)]
+    # The limit is far beyond what the run takes: it tells an end from none.
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{bad} is no readable image" in done.stderr
+    assert [path.name for path in find_checkpoints(output)] == ["step-00000003.pt"]
 
 
 @pytest.mark.slow

@@ -25,10 +25,13 @@ from gfprestore.folders import Job
 from gfprestore.geometry import magnification, map_points, scaling
 from gfprestore.photo import DetectedFace, Photo, Pixels
 from gfprestore.photofile import read_photo
-from gfprestore.training.regions import Components, components_from_landmarks, read_components, write_components
-
-COMPONENTS_FILE = "components.json"
-"""Eyes and mouths of the faces, in the folder of the faces; `data.components` reads it."""
+from gfprestore.training.regions import (
+    COMPONENTS_FILE,
+    Components,
+    components_from_landmarks,
+    read_components,
+    write_components,
+)
 
 LARGEST_RESIDUAL = 0.25
 """Alignment residual over which five points are no face that a generator could learn from: a profile, or nonsense."""

@@ -15,7 +15,7 @@ import torch
 
 from gfprestore import __version__
 from gfprestore.atomic import atomic_file
-from gfprestore.errors import UsageError, printable
+from gfprestore.errors import OutputError, PhotoError, UsageError, printable
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import config_table, parse_config
 from gfprestore.training.recipe import Recipe
@@ -40,7 +40,8 @@ class Progress:
     """Best value of the deciding metric so far."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Validations so far: `step` and the metrics."""
+    """Validations so far: `step`, the metrics by name, how many `faces` were measured and how many of them `seen`,
+    which are trained on as well; older checkpoints have neither count."""
 
 
 def save_checkpoint(path: Path, recipe: Recipe, progress: Progress, config: TrainingConfig) -> None:
@@ -58,8 +59,25 @@ def save_checkpoint(path: Path, recipe: Recipe, progress: Progress, config: Trai
         "optimisers": {name: optimiser.state_dict() for name, optimiser in recipe.optimisers.items()},
         "random": random_state(),
     }
-    with atomic_file(path, overwrite=True) as stream:
-        torch.save(content, stream)
+    try:
+        with atomic_file(path, overwrite=True) as stream:
+            torch.save(content, stream)
+    except (OutputError, PhotoError, RuntimeError) as error:
+        # torch tells of a write that failed in words about its own sources, as a RuntimeError.
+        reason = _system_reason(error)
+        raise OutputError(
+            f"The checkpoint {printable(path)} cannot be written ({reason}): free some space or mend the folder, and"
+            " run again to go on from the last one."
+        ) from error
+
+
+def _system_reason(error: BaseException | None) -> str:
+    """What the system said, at the bottom of errors that were raised on errors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return printable(error.strerror)
+        error = error.__cause__ or error.__context__
+    return "the disk may be full"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -97,6 +115,13 @@ def restore(content: Mapping[str, Any], recipe: Recipe) -> Progress:
         raise UsageError("The checkpoint's networks have other shapes than CONFIG's: name another --output.") from error
     set_random_state(content["random"])
     return Progress(**content["progress"])
+
+
+def forget_other_best(progress: Progress, content: Mapping[str, Any], config: TrainingConfig) -> None:
+    """Forgets a checkpoint's best value where the run now measures something that cannot be compared with it."""
+    then, now = (table.get("validation", {}) for table in (content["config"], config_table(config)))
+    if any(then.get(key) != now.get(key) for key in ("best", "degradation", "count")):
+        progress.best = None
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ class DataConfig:
     """Mirror every other face."""
 
     components: str | None = None
-    """File of eyes and mouths (FFHQ's `.pth`, or JSON from `align`); without one all faces have the mean face's."""
+    """File of eyes and mouths (FFHQ's `.pth` or JSON); else a folder's `components.json`, or the mean face's."""
 
     workers: int = 4
     """Processes that read and degrade faces; 0 does it in the trainer's own. The faces are the same however many."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from gfprestore.errors import UsageError, printable
 from gfprestore.training.config import TrainingConfig
+from gfprestore.training.configcheck import check_config
 from gfprestore.training.degradation_presets import PRESETS, DegradationPreset
 
 Record = TypeVar("Record")
@@ -45,9 +46,11 @@ def parse_config(table: Mapping[str, Any]) -> TrainingConfig:
     """Makes a configuration out of nested tables; what they leave out has its default.
 
     Raises:
-        UsageError: A key is unknown, or a value of the wrong kind.
+        UsageError: A key is unknown, or a value of the wrong kind or out of its range.
     """
-    return _parse_record(table, TrainingConfig, "")
+    config = _parse_record(table, TrainingConfig, "")
+    check_config(config)
+    return config
 
 
 def config_table(config: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ processes or GPUs, and a resumed run needs to know nothing but its step.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gfprestore.align import TEMPLATE_SIZE
+from gfprestore.errors import UsageError
 from gfprestore.geometry import map_points, scaling
 from gfprestore.training.degradation import degrade_photo, degrade_truth
 from gfprestore.training.degradation_presets import DegradationPreset, draw_degradation
@@ -53,12 +55,18 @@ class Batch:
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> Batch:
         """The batch on a device, its images in a memory format."""
+        # Only CUDA keeps the memory until a copy is done; other devices may read what has been freed.
+        is_cuda = device.type == "cuda"
         return Batch(
-            self.degraded.to(device, non_blocking=True, memory_format=memory_format),
-            self.truth.to(device, non_blocking=True, memory_format=memory_format),
-            self.boxes.to(device, non_blocking=True),
+            self.degraded.to(device, non_blocking=is_cuda, memory_format=memory_format),
+            self.truth.to(device, non_blocking=is_cuda, memory_format=memory_format),
+            self.boxes.to(device, non_blocking=is_cuda),
             self.numbers,
         )
+
+    def first(self, count: int) -> Batch:
+        """The first `count` samples, or all where there are fewer."""
+        return Batch(self.degraded[:count], self.truth[:count], self.boxes[:count], self.numbers[:count])
 
     def split(self, parts: int) -> list[Batch]:
         """Every `parts`-th sample from the first, from the second, ... as batches of their own."""
@@ -72,7 +80,18 @@ class Batch:
         return Batch(self.degraded.pin_memory(), self.truth.pin_memory(), self.boxes.pin_memory(), self.numbers)
 
 
-class DegradedFaces(Dataset[Batch]):
+@dataclass(frozen=True)
+class UnreadableFace:
+    """Stands for a sample, or a batch, whose face cannot be read.
+
+    An exception would lose its kind on the way out of a worker, and keep the workers alive through its traceback.
+    """
+
+    message: str
+    """What to tell the user."""
+
+
+class DegradedFaces(Dataset[Batch | UnreadableFace]):
     """Samples by number, without end."""
 
     def __init__(
@@ -83,23 +102,30 @@ class DegradedFaces(Dataset[Batch]):
         size: int,
         seed: int,
         flip: bool = True,
-        components: Mapping[str, Components] | None = None,
+        components: Sequence[Components | None] | None = None,
     ) -> None:
+        """Takes the faces, and the components of each or None where the mean face's serve."""
         self._faces = faces
         self._preset = preset
         self._size = size
         self._seed = seed
         self._flip = flip
-        self._components = components or {}
+        self._components = components
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
-    def __getitem__(self, number: int) -> Batch:
-        """Returns sample `number` as a batch of one."""
+    def __getitem__(self, number: int) -> Batch | UnreadableFace:
+        """Returns sample `number` as a batch of one, or why there is none."""
+        try:
+            return self._make_sample(number)
+        except UsageError as error:
+            return UnreadableFace(str(error))
+
+    def _make_sample(self, number: int) -> Batch:
         generator = np.random.default_rng([self._seed, _SAMPLE, number])
         index = self._face_of(number)
         truth = self._faces.read(index, self._size)
-        components = self._components.get(self._faces.name(index))
-        components = template_components() if components is None else components
+        found = None if self._components is None else self._components[index]
+        components = template_components() if found is None else found
         components = _scale_components(components, self._size)
         if generator.random() < 0.5 and self._flip:
             truth = np.ascontiguousarray(truth[:, ::-1])
@@ -143,18 +169,48 @@ class StepSampler(Sampler[list[int]]):
         return len(self._steps)
 
 
-def make_loader(dataset: DegradedFaces, sampler: StepSampler, workers: int, *, pin_memory: bool) -> DataLoader[Batch]:
+@contextmanager
+def open_batches(
+    dataset: DegradedFaces, sampler: StepSampler, workers: int, *, pin_memory: bool
+) -> Iterator[Iterator[Batch | UnreadableFace]]:
+    """Loads a batch for each step; the workers end with the block, however it ends.
+
+    Args:
+        dataset: The samples.
+        sampler: Their numbers, step by step.
+        workers: Processes that make samples; 0 makes them in this one.
+        pin_memory: Whether batches lie in memory that a GPU copies from while it works.
+    """
+    batches = iter(make_loader(dataset, sampler, workers, pin_memory=pin_memory))
+    try:
+        yield batches
+    finally:
+        # Left to the garbage collector this may come after multiprocessing's own end, which sends SIGTERM to workers
+        # and waits for them, while they wait for the trainer's word: the program would never end.
+        if workers:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def make_loader(
+    dataset: DegradedFaces, sampler: StepSampler, workers: int, *, pin_memory: bool
+) -> DataLoader[Batch | UnreadableFace]:
     """Makes a loader of one batch for each step."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=join_batches,
+        collate_fn=join_samples,
         pin_memory=pin_memory,
         worker_init_fn=_quiet_worker,
         # Its own, though samples draw nothing from it: starting a loader would advance the trainer's.
         generator=torch.Generator(),
     )
+
+
+def join_samples(samples: list[Batch | UnreadableFace]) -> Batch | UnreadableFace:
+    """One batch of several samples, or the first that cannot be read."""
+    failure = next((sample for sample in samples if isinstance(sample, UnreadableFace)), None)
+    return join_batches([sample for sample in samples if isinstance(sample, Batch)]) if failure is None else failure
 
 
 def join_batches(batches: list[Batch]) -> Batch:

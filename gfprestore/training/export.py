@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gfprestore.atomic import atomic_file
-from gfprestore.errors import UsageError, printable
+from gfprestore.errors import OutputError, PhotoError, UsageError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
 from gfprestore.training.checkpoints import checkpoint_config, read_checkpoint
 from gfprestore.training.config import TrainingConfig
@@ -42,11 +43,15 @@ def export_checkpoint(checkpoint: Path, target: Path, *, precision: str, overwri
         Path of the model card, the target's name with `.md`.
 
     Raises:
-        UsageError: The checkpoint cannot be read, or the target has another ending.
+        UsageError: The checkpoint cannot be read, the target has another ending, or a file is there already.
         OutputError: The folder cannot be written.
     """
     if target.suffix != ".safetensors":
         raise UsageError(f"--output {printable(target)} is not called *.safetensors.")
+    card = target.with_suffix(".md")
+    for path in (target, card):
+        if not overwrite and os.path.lexists(path):
+            raise UsageError(f"{printable(path)} is there already: use --overwrite to replace it.")
     content = read_checkpoint(checkpoint)
     config = without_folders(checkpoint_config(content))
     tensors = _stored(content["modules"]["generator_ema"], precision)
@@ -54,13 +59,19 @@ def export_checkpoint(checkpoint: Path, target: Path, *, precision: str, overwri
         # What cannot be loaded is not written.
         load_gfpgan(tensors)
     data = safetensors.torch.save(tensors, metadata=_metadata(content, config, precision))
-    with atomic_file(target, overwrite=overwrite) as stream:
-        stream.write(data)
-    card = target.with_suffix(".md")
+    # Before anything is written: weights never stand without their card.
     text = model_card(content, config, name=target.name, data=data, precision=precision)
-    with atomic_file(card, overwrite=True) as stream:
-        stream.write(text.encode("utf-8"))
+    for path, written in ((card, text.encode("utf-8")), (target, data)):
+        _write(path, written, overwrite=overwrite)
     return card
+
+
+def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
+    try:
+        with atomic_file(path, overwrite=overwrite) as stream:
+            stream.write(data)
+    except PhotoError as error:
+        raise OutputError(str(error)) from error
 
 
 def without_folders(value: Any) -> Any:
@@ -113,23 +124,41 @@ def _validation(content: Mapping[str, Any], config: TrainingConfig) -> list[str]
     history = content["progress"]["history"]
     if not history:
         return ["Nothing was measured while these weights were trained; `gfprestore-eval` measures them."]
-    names = [name for name in history[-1] if name != "step"]
-    rows = [f"| {entry['step']} | " + " | ".join(f"{entry[name]:.4g}" for name in names) + " |" for entry in history]
-    about = (
-        f"{config.validation.count} faces never trained on, degraded with the preset {config.validation.degradation}."
-    )
+    # A run that went on with other metrics has rows that lack some.
+    names = list(dict.fromkeys(name for entry in history for name in entry if name not in _NO_METRICS))
+    rows = [f"| {entry['step']} | " + " | ".join(_cell(entry, name) for name in names) + " |" for entry in history]
+    about = f"{_measured(history[-1], config)}, degraded with the preset {config.validation.degradation}."
     return [about, "", f"| step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows]
+
+
+_NO_METRICS = ("step", "faces", "seen")
+"""What a validation holds besides metrics."""
+
+
+def _cell(entry: Mapping[str, Any], name: str) -> str:
+    return f"{entry[name]:.4g}" if name in entry else ""
+
+
+def _measured(entry: Mapping[str, Any], config: TrainingConfig) -> str:
+    """On which faces the last validation was measured, as far as the checkpoint knows."""
+    if "faces" not in entry:
+        return f"At most {config.validation.count} faces"
+    if entry["seen"]:
+        return f"{entry['faces']} faces, {entry['seen']} of them trained on as well"
+    return f"{entry['faces']} faces never trained on"
 
 
 def _stored(state: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
     """The state dict in the file's type.
 
     Raises:
-        UsageError: A value does not fit into fp16.
+        UsageError: A value is no number, or does not fit into fp16.
     """
     kind = PRECISIONS[precision]
     tensors = {}
     for key, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise UsageError(f"The training had diverged: entry {key!r} has no numbers; name an earlier CHECKPOINT.")
         if kind is torch.float16 and float(tensor.abs().max()) > LARGEST_HALF:
             raise UsageError(f"The weights' entry {key!r} has values too large for fp16: use --precision fp32.")
         tensors[key] = tensor.to(kind).contiguous()

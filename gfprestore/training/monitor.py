@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,8 @@ from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from gfprestore.atomic import atomic_file, remove_leftovers
+from gfprestore.errors import OutputError, PhotoError, printable
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import config_toml
 
@@ -29,7 +32,7 @@ NUMBERS_FILE = "numbers.jsonl"
 
 
 class Monitor:
-    """Writes into the run's folder and to stderr, where this process leads; use it as a context manager."""
+    """Writes into the run's folder, which is there, and to stderr, where this process leads; a context manager."""
 
     def __init__(self, config: TrainingConfig, folder: Path, first_step: int, *, leads: bool) -> None:
         self._leads = leads
@@ -40,11 +43,12 @@ class Monitor:
         self._bar: Any = None
         if not leads:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(config_toml(config), encoding="utf-8")
-        _forget_after(folder / NUMBERS_FILE, first_step)
-        self._numbers = (folder / NUMBERS_FILE).open("a", encoding="utf-8")
-        self._board = _open_board(folder)
+        with _told_as_output_error(folder):
+            _write_text(folder / CONFIG_FILE, config_toml(config))
+            _forget_after(folder / NUMBERS_FILE, first_step)
+            self._numbers = (folder / NUMBERS_FILE).open("a", encoding="utf-8")
+            self._board = _open_board(folder, first_step)
+        self._folder = folder
         is_shown = sys.stderr.isatty()
         self._bar = tqdm(total=config.run.steps, initial=first_step, unit="step", disable=not is_shown)
 
@@ -96,8 +100,9 @@ class Monitor:
 
     def _write(self, step: int, values: Mapping[str, float], kind: str) -> None:
         record = {"step": step, "kind": kind, **{name: float(f"{value:.6g}") for name, value in values.items()}}
-        self._numbers.write(json.dumps(record) + "\n")
-        self._numbers.flush()
+        with _told_as_output_error(self._folder):
+            self._numbers.write(json.dumps(record) + "\n")
+            self._numbers.flush()
         text = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         tqdm.write(f"step {step}: {text}", file=sys.stderr)
         if self._board is not None:
@@ -105,19 +110,51 @@ class Monitor:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
 
+def prepare_folder(folder: Path) -> None:
+    """Makes a run's folder, and removes what a killed process left of a checkpoint there.
+
+    Raises:
+        OutputError: It cannot be a folder.
+    """
+    with _told_as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+
+
+@contextmanager
+def _told_as_output_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, PhotoError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise OutputError(f"--output {printable(folder)} cannot be written ({printable(reason)}).") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_file(path, overwrite=True) as stream:
+        stream.write(text.encode("utf-8"))
+
+
 def _forget_after(path: Path, step: int) -> None:
     """Takes off the numbers of steps after the checkpoint that a run goes on from: they will be written again."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    _write_text(path, "".join(f"{line}\n" for line in lines if _is_kept(line, step)))
 
 
-def _open_board(folder: Path) -> Any:
-    """Tensorboard's writer, or None where it is not installed."""
+def _is_kept(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        # Cut short, or overwritten with zeros, when the machine went down.
+        return False
+
+
+def _open_board(folder: Path, first_step: int) -> Any:
+    """Tensorboard's writer, or None where it is not installed; it shows what is written from now on for later steps."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor
 from gfprestore.command import Terminated
 from gfprestore.engine import resolve_device
 from gfprestore.errors import UsageError
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other; they do while the first one validates and writes checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +59,25 @@ def join_processes(device: str) -> Iterator[Process]:
     if resolved.startswith("cuda"):
         resolved = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(resolved)
-    dist.init_process_group("nccl" if resolved.startswith("cuda") else "gloo")
+    dist.init_process_group("nccl" if resolved.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
         yield Process(dist.get_rank(), world, torch.device(resolved))
     finally:
         dist.destroy_process_group()
 
 
-def share_of(batch: int, accumulate: int, world: int) -> None:
-    """Checks that a batch splits evenly.
+def share_of(batch: int, accumulate: int, world: int) -> int:
+    """Returns the faces of a micro-batch of one process.
 
     Raises:
-        UsageError: It does not.
+        UsageError: The batch does not split evenly.
     """
     if batch % (world * accumulate):
         raise UsageError(
             f"run.batch = {batch} does not split into {world} processes of {accumulate} micro-batches:"
             f" set run.batch to a multiple of {world * accumulate}."
         )
+    return batch // (world * accumulate)
 
 
 def mean_over_processes(values: dict[str, Tensor]) -> dict[str, float]:
@@ -93,6 +98,11 @@ def any_process(wants: bool, device: torch.device) -> bool:
     flag = torch.tensor(float(wants), device=device)
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag.item())
+
+
+def wait_for_all(device: torch.device) -> None:
+    """Waits until every process is here: one that ended while the first writes a file would take it down with it."""
+    any_process(False, device)
 
 
 class StopRequest:

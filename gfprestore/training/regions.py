@@ -7,6 +7,7 @@ and `components_from_landmarks` makes them out of five landmarks. Pixel centres 
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +24,9 @@ from gfprestore.errors import UsageError, printable
 
 Components: TypeAlias = NDArray[np.float32]
 """(3, 3): left eye, right eye, mouth, each its centre x and y and half its side, in pixels of the crop."""
+
+COMPONENTS_FILE = "components.json"
+"""Eyes and mouths of the faces of a folder, in that folder; `align` writes it and training looks for it."""
 
 PARTS = ("left_eye", "right_eye", "mouth")
 """The components, left as seen in the picture, in the order of all arrays."""
@@ -41,6 +45,18 @@ EYE_HALF_RATIO = 0.22
 
 MOUTH_HALF_RATIO = 0.55
 """Half the mouth's side against its width between the corners: 61 pixels in the mean FFHQ face."""
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+"""What reading a file that holds something else may raise."""
 
 
 def components_from_landmarks(landmarks: NDArray[np.float64]) -> Components:
@@ -110,14 +126,15 @@ def read_components(path: Path) -> dict[str, Components]:
             loaded = json.loads(path.read_text(encoding="utf-8"))
             rows = {name: [entry[part] for part in PARTS] for name, entry in loaded.items()}
         else:
-            # The published file pickles numpy arrays: they are named to the unpickler, which still runs nothing else.
+            # The published file pickles numpy's numbers and arrays: they are named to the unpickler, which still runs
+            # nothing else.
             with torch.serialization.safe_globals(_numpy_globals()):
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
             rows = {name: [np.asarray(entry[part])[:3] for part in PARTS] for name, entry in loaded.items()}
         components = {name: np.array(row, dtype=np.float32) for name, row in rows.items()}
     except FileNotFoundError as error:
         raise UsageError(f"The file of components {printable(path)} is missing: see data.components.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"{printable(path)} is no file of components: see data.components.") from error
     if any(entry.shape != (3, 3) for entry in components.values()):
         raise UsageError(f"{printable(path)} holds entries that are no components: see data.components.")
@@ -136,6 +153,7 @@ def write_components(path: Path, components: Mapping[str, Components]) -> None:
 
 def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     # numpy has renamed its private module; a file names the one that it was written with.
-    reconstruct: Any = np.array([0.0]).__reduce__()[0]
+    makers: list[Any] = [np.array([0.0]).__reduce__()[0], np.float64(0).__reduce__()[0]]
     kinds: list[Callable[..., Any]] = [np.dtype, np.ndarray, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
-    return [*kinds, (reconstruct, "numpy.core.multiarray._reconstruct"), reconstruct]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    return [*kinds, *((maker, f"{module}.{maker.__name__}") for maker in makers for module in modules)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -43,12 +44,20 @@ class Validator:
         metrics: dict[str, Measure],
         device: torch.device,
         batch: int,
+        seen: int = 0,
     ) -> None:
-        """Takes pairs of degraded and true faces, RGB uint8 (S, S, 3), and the metrics by name."""
+        """Takes pairs of degraded and true faces, RGB uint8 (S, S, 3), the metrics by name, and faces in a batch.
+
+        `seen` tells how many of the faces are trained on as well.
+        """
+        self.seen = seen
         self._pairs = pairs
         self._metrics = metrics
         self._device = device
         self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
     def measure(self, recipe: Recipe) -> dict[str, float]:
         """Restores all faces and returns the mean of every metric, by name."""
@@ -63,8 +72,10 @@ class Validator:
         return {name: total / len(self._pairs) for name, total in sums.items()}
 
     @staticmethod
-    def is_better(value: float, best: float, name: str) -> bool:
-        """Whether a value of a metric is better than the best so far."""
+    def is_better(value: float, best: float | None, name: str) -> bool:
+        """Whether a value of a metric is better than the best so far; None is none so far, and NaN never better."""
+        if best is None or math.isnan(best):
+            return not math.isnan(value)
         return value > best if name in HIGHER_IS_BETTER else value < best
 
 
@@ -73,8 +84,17 @@ def image_bytes(images: Tensor) -> Tensor:
     return ((images + 1) * HALF_RANGE).round().clamp(0, 255).byte()
 
 
-def make_validator(config: TrainingConfig, held_out: FaceSet, device: torch.device) -> Validator | None:
+def make_validator(
+    config: TrainingConfig, trained: FaceSet, held_out: FaceSet, device: torch.device, batch: int
+) -> Validator | None:
     """Makes the validator of a run; None where it has none.
+
+    Args:
+        config: Everything about the run.
+        trained: Faces that are trained on.
+        held_out: Faces of `data.sources` that are not trained on.
+        device: Where the run's networks are; the metrics' networks go there as well.
+        batch: Faces that the memory holds together, those of a micro-batch.
 
     Raises:
         UsageError: There are no faces to measure on, or a metric or its weights are missing.
@@ -89,28 +109,39 @@ def make_validator(config: TrainingConfig, held_out: FaceSet, device: torch.devi
         raise UsageError(f"validation.best is one of validation.metrics, not {wanted.best!r}.")
     if wanted.degradation not in PRESETS:
         raise UsageError(f"validation.degradation is one of {', '.join(PRESETS)}, not {wanted.degradation!r}.")
-    return Validator(
-        _make_pairs(faces, wanted, config.generator.size), _load_metrics(config), device, max(1, config.run.batch)
-    )
+    chosen = _spread(faces, wanted.count)
+    pairs = _make_pairs(chosen, wanted, config.generator.size)
+    return Validator(pairs, _load_metrics(config, device), device, batch, count_shared(chosen, trained))
+
+
+def count_shared(faces: FaceSet, others: FaceSet) -> int:
+    """How many of the faces are the same files as some of the others."""
+    names = {others.whole_name(index) for index in range(len(others))}
+    return sum(faces.whole_name(index) in names for index in range(len(faces)))
+
+
+def _spread(faces: FaceSet, count: int) -> FaceSet:
+    """At most `count` faces, evenly spread."""
+    count = min(count, len(faces))
+    return FaceSet(tuple(faces.places[number * len(faces) // count] for number in range(count)))
 
 
 def _make_pairs(
     faces: FaceSet, config: ValidationConfig, size: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    count = min(config.count, len(faces))
     pairs = []
-    for number in range(count):
-        truth = faces.read(number * len(faces) // count, size)
+    for number in range(len(faces)):
+        truth = faces.read(number, size)
         degradation = draw_degradation(np.random.default_rng([_SEED, number]), PRESETS[config.degradation])
         pairs.append((degrade_photo(truth, degradation), degrade_truth(truth, degradation)))
     return pairs
 
 
-def _load_metrics(config: TrainingConfig) -> dict[str, Measure]:
-    return {name: _load_metric(name, config) for name in config.validation.metrics}
+def _load_metrics(config: TrainingConfig, device: torch.device) -> dict[str, Measure]:
+    return {name: _load_metric(name, config, device) for name in config.validation.metrics}
 
 
-def _load_metric(name: str, config: TrainingConfig) -> Measure:
+def _load_metric(name: str, config: TrainingConfig, device: torch.device) -> Measure:
     """One metric of the evaluation package, which is imported where it is used: training alone needs none of it."""
     if name == "psnr":
         from gfprestore.evaluation.psnr import psnr
@@ -121,13 +152,13 @@ def _load_metric(name: str, config: TrainingConfig) -> Measure:
 
         return lambda restored, truth: ssim(restored[:, None], truth)[:, 0]
     if name in ("lpips-alex", "lpips-vgg"):
-        return _load_lpips(name, config)
+        return _load_lpips(name, config, device)
     if name == "identity":
-        return _load_identity(config)
+        return _load_identity(config, device)
     raise UsageError(f"validation.metrics has psnr, ssim, lpips-alex, lpips-vgg and identity, not {name!r}.")
 
 
-def _load_lpips(name: str, config: TrainingConfig) -> Measure:
+def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Measure:
     from gfprestore.evaluation.lpips_metric import load_lpips
     from gfprestore.weights import read_state_dict
 
@@ -139,26 +170,27 @@ def _load_lpips(name: str, config: TrainingConfig) -> Measure:
     )
     if file is None:
         raise UsageError(f"validation.metrics has {name} but {key} names no file: --set {key}=FILE.")
-    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(Path(file)))
+    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(Path(file))).to(device)
 
     @torch.inference_mode()
     def distance(restored: Tensor, truth: Tensor) -> Tensor:
-        result: Tensor = network(torch.stack([truth, restored], dim=1))
+        result: Tensor = network(torch.stack([truth, restored], dim=1).to(device))
         return result[:, 0]
 
     return distance
 
 
-def _load_identity(config: TrainingConfig) -> Measure:
+def _load_identity(config: TrainingConfig, device: torch.device) -> Measure:
     from gfprestore.evaluation.deg import angle_degrees
     from gfprestore.training.networks import load_identity
 
     if config.losses.identity_weights is None:
         raise UsageError("validation.metrics has identity but losses.identity_weights names no file.")
-    network = load_identity(Path(config.losses.identity_weights))
+    network = load_identity(Path(config.losses.identity_weights)).to(device)
 
     @torch.inference_mode()
     def angle(restored: Tensor, truth: Tensor) -> Tensor:
-        return angle_degrees(*(network(images.float() / HALF_RANGE - 1) for images in (restored, truth)))
+        pairs = (network(images.to(device).float() / HALF_RANGE - 1).cpu() for images in (restored, truth))
+        return angle_degrees(*pairs)
 
     return angle
