@@ -19,11 +19,13 @@ import torch
 
 from gfprestore.errors import UsageError
 from gfprestore.nn.checkpoint import load_gfpgan
+from gfprestore.nn.gfpgan import StyleGan2Decoder
 from gfprestore.training.checkpoints import BEST, find_checkpoints, read_checkpoint
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import load_config
 from gfprestore.training.export import export_checkpoint, without_folders
 from gfprestore.training.loop import DivergedError, train
+from gfprestore.training.networks import generator_shape
 from gfprestore.training.processes import Process
 from gfprestore.training.recipe import learning_rate_factor
 from gfprestore.weights import read_state_dict
@@ -134,6 +136,38 @@ def test_training_lowers_the_loss_on_a_face_it_sees_often(faces, tmp_path):
     train(config_of(faces, *changes), tmp_path, ALONE)
     rows = numbers(tmp_path)
     assert sum(row["l1"] for row in rows[-5:]) < 0.7 * sum(row["l1"] for row in rows[:5])
+
+
+def wide_config_of(faces: Path, preset: str) -> TrainingConfig:
+    """Wide enough for a rate that is too great to show, and no loss but distances."""
+    changes = [
+        "generator.size=32",
+        "generator.narrow=0.25",
+        "generator.latent_size=128",
+        "generator.random_noise=false",
+    ]
+    changes += ["losses.adversarial=0", "losses.component=0", "losses.component_style=0", "losses.l1=1"]
+    changes += ["discriminator.narrow=0.25", "run.steps=10", "run.batch=2", "generator.train_prior=true"]
+    return config_of(faces, *changes, preset=preset)
+
+
+@pytest.mark.parametrize("preset", ["article", "release", "compact"])
+def test_the_presets_learn_at_their_own_rates(faces, tmp_path, preset):
+    train(wide_config_of(faces, preset), tmp_path, ALONE)
+    distances = [row["l1"] for row in numbers(tmp_path)]
+    assert max(distances) < 3 * distances[0]
+    assert sum(distances[-3:]) < 0.9 * sum(distances[:3])
+
+
+def test_the_prior_preset_keeps_its_images_in_range(faces, tmp_path):
+    changes = ["generator.narrow=0.25", "generator.latent_size=128", "discriminator.narrow=0.25", "run.steps=10"]
+    train(config_of(faces, *changes, "run.batch=2", "prior.path_length=0", preset="prior"), tmp_path, ALONE)
+    content = state_of(tmp_path)["modules"]["generator"]
+    decoder = StyleGan2Decoder(generator_shape(load_config("prior", [*TINY, *changes[:2]]).generator))
+    decoder.load_state_dict(content)
+    with torch.no_grad():
+        codes = decoder.map_noise(torch.randn(4, 128, generator=torch.Generator().manual_seed(0)))
+        assert decoder(codes[:, None].expand(-1, 8, -1)).abs().mean() < 5
 
 
 def test_micro_batches_sum_to_the_batch(faces, tmp_path):

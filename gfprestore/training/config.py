@@ -164,6 +164,11 @@ class OptimiserConfig:
     learning_rate: float = 2e-3
     """Of all networks."""
 
+    equalised: bool = False
+    """Start and move the generator's weights as StyleGAN2's equalised layers do, by the rate over the root of a layer's
+    fan in (arXiv:1710.10196, section 4.1). The published 2e-3 is such a rate; for all weights alike it is too much and
+    diverges. The discriminators' layers are equalised by themselves."""
+
     discriminator_rate: float = 1.0
     """Factor on it for the discriminators."""
 

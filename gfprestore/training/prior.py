@@ -25,10 +25,7 @@ from gfprestore.training.networks import (
     lay_out_channels_last,
     load_prior_decoder,
 )
-from gfprestore.training.recipe import average_into, ema_decay, make_adam, mean_values, share_gradients
-
-MAPPING_RATE = 0.01
-"""Learning rate of the mapping network against the others', StyleGAN2's `lr_mlp`."""
+from gfprestore.training.recipe import average_into, ema_decay, group_by_rate, make_adam, mean_values, share_gradients
 
 _CODES = 4
 """Stream of random numbers under one seed, beside those of the data set and the other recipe."""
@@ -189,14 +186,10 @@ class PriorPretraining:
 
     def _make_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         config, every = self._config.optimiser, self._config.prior.path_every
-        mapping = list(self._decoder.style_mlp.parameters())
-        held = {id(parameter) for parameter in mapping}
-        rest = [parameter for parameter in self._decoder.parameters() if id(parameter) not in held]
-        generator = make_adam(rest, config.learning_rate, config.betas, every)
-        if mapping:
-            rate = generator.param_groups[0]["first_lr"] * MAPPING_RATE
-            generator.add_param_group({"params": mapping, "lr": rate, "first_lr": rate})
+        named = [(f"stylegan_decoder.{name}", parameter) for name, parameter in self._decoder.named_parameters()]
+        groups = group_by_rate(named, equalised=config.equalised)
+        generator = make_adam(groups, config.learning_rate, config.betas, every)
         rate = config.learning_rate * config.discriminator_rate
         lazy = self._config.losses.r1_every if self._config.losses.r1 else 0
-        face = make_adam(self._discriminators.parameters(), rate, config.betas, lazy)
+        face = make_adam({1.0: self._discriminators.parameters()}, rate, config.betas, lazy)
         return {"generator": generator, "face": face}

@@ -23,6 +23,7 @@ from gfprestore.training.objective import RestorationObjective, needs_components
 from gfprestore.training.recipe import (
     average_into,
     ema_decay,
+    group_by_rate,
     make_adam,
     mean_values,
     share_gradients,
@@ -35,7 +36,7 @@ class Restoration:
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         self._config = config
         torch.manual_seed(config.run.seed)
-        generator = build_generator(config.generator)
+        generator = build_generator(config.generator, equalised=config.optimiser.equalised)
         if not config.losses.pyramid:
             generator.toRGB.requires_grad_(False)
         self._discriminators = build_discriminators(
@@ -128,13 +129,14 @@ class Restoration:
 
     def _make_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         config, losses = self._config.optimiser, self._config.losses
-        optimisers = {"generator": make_adam(self._generator.parameters(), config.learning_rate, config.betas)}
+        groups = group_by_rate(self._generator.named_parameters(), equalised=config.equalised)
+        optimisers = {"generator": make_adam(groups, config.learning_rate, config.betas)}
         rate = config.learning_rate * config.discriminator_rate
         for name, network in self._discriminators.items():
             is_face = name == "face"
             betas = config.betas if is_face else config.component_betas
             lazy = losses.r1_every if is_face and losses.r1 else 0
-            optimisers[name] = make_adam(network.parameters(), rate, betas, lazy)
+            optimisers[name] = make_adam({1.0: network.parameters()}, rate, betas, lazy)
         return optimisers
 
     def _wrap(self, generator: nn.Module) -> nn.Module:
