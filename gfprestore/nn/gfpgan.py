@@ -101,7 +101,11 @@ class StyleGan2Decoder(nn.Module):
         widths, latent, resampling = shape.decoder_widths, shape.latent_size, shape.resampling
         mlp: list[nn.Module] = [nn.Identity()]  # the released keys count a parameterless normalisation as layer 0
         for _ in range(shape.mlp_layers):
-            mlp += [nn.Linear(latent, latent), nn.LeakyReLU(LEAK)]
+            layer = nn.Linear(latent, latent)
+            # StyleGAN2 keeps the code's size through every layer; torch's own start loses five sixths of its square.
+            set_normal(layer.weight, std=(2 / latent) ** 0.5)
+            nn.init.zeros_(layer.bias)
+            mlp += [layer, nn.LeakyReLU(LEAK)]
         self.style_mlp = nn.Sequential(*mlp)
         self.constant_input = ConstantInput(widths[0])
         self.style_conv1 = StyledConvolution(widths[0], widths[0], latent)
