@@ -18,7 +18,7 @@ from gfprestore.training.recipe import group_by_rate, learning_rate_factor, make
 
 BETAS = (0.0, 0.99)
 PAPER = {"out_size": 16, "narrow": 0.0625, "channel_multiplier": 1, "num_style_feat": 12, "num_mlp": 2}
-OURS = GeneratorConfig(size=16, narrow=0.0625, latent_size=12, mlp_layers=2, resampling="fir")
+OURS = GeneratorConfig(size=16, narrow=0.0625, latent_size=12, mlp_layers=2, resampling="fir", random_prior=True)
 
 
 class EqualLinear(nn.Module):

@@ -60,7 +60,11 @@ class GeneratorConfig:
     """Draw the decoder's noise anew for each face; False trains with the maps that are stored in the weights."""
 
     prior: str | None = None
-    """A StyleGAN2 for the decoder, official or of the `prior` recipe; None is random ("no prior" in table 4)."""
+    """A StyleGAN2 for the decoder, official or of the `prior` recipe."""
+
+    random_prior: bool = False
+    """Whether the decoder may start at random where neither `prior` nor `weights` names a file: a small network trained
+    from nothing, or "no prior" in table 4."""
 
     train_prior: bool = True
     """Train the decoder as well; the published configuration keeps a pretrained one as it is."""

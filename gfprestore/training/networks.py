@@ -48,8 +48,10 @@ def build_generator(config: GeneratorConfig, *, equalised: bool = False) -> Gfpg
         equalised: Whether its layers start and learn as equalised ones, `optimiser.equalised`.
 
     Raises:
+        UsageError: No file is named and the configuration does not say that none is meant.
         WeightsError: A file does not fit the shape.
     """
+    _require_prior(config)
     shape = generator_shape(config)
     if config.weights is not None:
         network = load_gfpgan(read_state_dict(Path(config.weights)))
@@ -70,6 +72,22 @@ def build_generator(config: GeneratorConfig, *, equalised: bool = False) -> Gfpg
     # Restoration maps no random code: parameters without a gradient would hold up processes that share gradients.
     network.stylegan_decoder.style_mlp.requires_grad_(False)
     return network.train()
+
+
+def _require_prior(config: GeneratorConfig) -> None:
+    """Sees to it that a decoder without a file behind it is one that was asked for, and that it learns."""
+    if config.prior is not None or config.weights is not None:
+        return
+    if not config.train_prior:
+        raise UsageError(
+            "generator.train_prior = false keeps a prior, and neither generator.prior nor generator.weights names one:"
+            " set one of them, --set generator.prior=FILE; `gfprestore-train run prior` makes such a file."
+        )
+    if not config.random_prior:
+        raise UsageError(
+            "Neither generator.prior nor generator.weights names a file: set one of them, or --set"
+            " generator.random_prior=true to train without a pretrained prior; `gfprestore-train run prior` makes one."
+        )
 
 
 def initialise_as_published(network: Gfpgan) -> None:
