@@ -248,6 +248,21 @@ def test_old_checkpoints_go(faces, tmp_path):
     assert [path.name for path in find_checkpoints(tmp_path)] == ["step-00000003.pt", "step-00000004.pt"]
 
 
+def test_weights_of_the_papers_network_are_exported_and_trained_on(faces, tmp_path):
+    config = config_of(faces, "run.steps=1", "run.batch=2", preset="article")
+    train(config, tmp_path / "first", ALONE)
+    checkpoint, file = find_checkpoints(tmp_path / "first")[0], tmp_path / "w.safetensors"
+    export_checkpoint(checkpoint, file, precision="fp32", overwrite=False)
+    exported = load_gfpgan(read_state_dict(file))
+    assert exported.shape == generator_shape(config.generator)
+    recipe = build_recipe(config, ALONE.device)
+    recipe.modules["generator_ema"].load_state_dict(read_checkpoint(checkpoint)["modules"]["generator_ema"])
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(exported(image), recipe.modules["generator_ema"](image))
+    train(config_of(faces, "run.steps=1", f"generator.weights={file}", preset="article"), tmp_path / "second", ALONE)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_exported_weights_are_the_average_and_load(faces, tmp_path, precision):
     train(config_of(faces, "run.steps=1", "run.batch=2"), tmp_path, ALONE)

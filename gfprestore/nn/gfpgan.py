@@ -2,7 +2,7 @@
 
 A U-Net removes the degradation and gives a latent code and spatial features; a StyleGAN2 decoder turns the code into a
 face; channel-split spatial feature transforms (CS-SFT) hold its features to the input. State dicts are those of the
-released clean weights v1.2 to v1.4, key for key; `gfprestore.nn.checkpoint` reads them and the paper's v1.
+released clean weights v1.2 to v1.4, key for key but for `FIR_MARK`; `gfprestore.nn.checkpoint` reads them and the v1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution,
 
 CODE_EPSILON = 1e-8
 """Added under the root where a random code is normalised, as in StyleGAN2's own code."""
+
+
+FIR_MARK = "has_fir_resampling"
+"""Entry of a clean state dict, one value, that says that its network resamples with StyleGAN2's filter: no shape tells.
+The released clean weights, which are bilinear, have none."""
 
 
 class Sft(Enum):
@@ -186,6 +191,8 @@ class Gfpgan(nn.Module):
     def __init__(self, shape: GfpganShape) -> None:
         super().__init__()
         self.shape = shape
+        if shape.resampling is Resampling.FIR:
+            self.register_buffer(FIR_MARK, torch.ones(1))
         widths = shape.unet_widths
         levels = range(1, len(widths))
         # Degradation removal: down from the image to 4 pixels, and up again.
