@@ -137,6 +137,14 @@ def share_gradients(networks: Iterable[nn.Module]) -> None:
         start += gradient.numel()
 
 
+def mean_of_processes(value: Tensor) -> Tensor:
+    """Mean of a tensor over the processes, the same in all of them; the tensor itself where there is one."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value
+
+
 def mean_values(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Means over the micro-batches, by name."""
     return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
