@@ -24,6 +24,7 @@ from gfprestore.nn.gfpgan import StyleGan2Decoder
 from gfprestore.training.checkpoints import BEST, find_checkpoints, read_checkpoint
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import load_config
+from gfprestore.training.dataset import Batch
 from gfprestore.training.export import export_checkpoint, without_folders
 from gfprestore.training.loop import DivergedError, build_recipe, train
 from gfprestore.training.networks import generator_shape
@@ -311,6 +312,29 @@ def test_what_cannot_go_on_is_told(faces, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"PK")
     with pytest.raises(UsageError, match="CHECKPOINT"):
         read_checkpoint(tmp_path / "bad.pt")
+
+
+@pytest.mark.parametrize(("change", "key"), [("generator.weights=w.pth", "weights"), ("run.compile=true", "compile")])
+def test_what_the_prior_recipe_cannot_do_is_refused(faces, tmp_path, change, key):
+    with pytest.raises(UsageError, match=key):
+        train(config_of(faces, change, preset="prior"), tmp_path, ALONE)
+
+
+@pytest.mark.parametrize("preset", ["compact", "prior"])
+def test_gradients_are_clipped(faces, tmp_path, preset):
+    changes = ["run.steps=1", "run.batch=2", "optimiser.clip_norm=1e-4", "prior.path_length=0"]
+    config = without_prior(config_of(faces, *changes, preset=preset))
+    recipe = build_recipe(config, ALONE.device)
+    generator = recipe.modules["generator"]
+    lengths = []
+    recipe.optimisers["generator"].register_step_pre_hook(
+        lambda *_: lengths.append(torch.stack([p.grad.norm() for p in generator.parameters() if p.grad is not None]))
+    )
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    boxes = torch.tensor([[4.0, 4.0, 12.0, 12.0]]).expand(2, 3, 4)
+    values = recipe.train_step(0, [Batch(images, -images, boxes, torch.arange(2))])
+    assert values["gradient"] > 1e-3
+    assert torch.stack(lengths).norm() < 1.001e-4
 
 
 def test_a_diverged_run_ends_with_advice(faces, tmp_path):

@@ -121,6 +121,20 @@ def test_identity_is_differentiable_and_agrees_with_the_metric(real_weights):
     assert image.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("damage", ["nothing", "words", "a cut", "another operation"])
+def test_a_damaged_onnx_network_is_refused(tmp_path, damage):
+    pytest.importorskip("onnx2torch")
+    from onnx import TensorProto, helper
+
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 112, 112]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Nonsense", ["x"], ["y"])], "g", info[:1], info[1:])
+    foreign = helper.make_model(graph).SerializeToString()
+    contents = {"nothing": b"", "words": b"no network", "a cut": foreign[:-20], "another operation": foreign}
+    (tmp_path / "w.onnx").write_bytes(contents[damage])
+    with pytest.raises(WeightsError, match=r"losses\.identity_weights"):
+        load_onnx_arcface(tmp_path / "w.onnx")
+
+
 def test_discriminators_follow_the_losses():
     config = DiscriminatorConfig(narrow=1 / 32)
     assert list(build_discriminators(16, config, has_face=True, has_components=False)) == ["face"]

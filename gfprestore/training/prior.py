@@ -29,6 +29,7 @@ from gfprestore.training.networks import (
 )
 from gfprestore.training.recipe import (
     average_into,
+    clip_gradient,
     ema_decay,
     group_by_rate,
     make_adam,
@@ -72,8 +73,7 @@ class PriorPretraining:
     """Networks, optimisers and the step; see `Recipe`."""
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
-        if config.run.batch % config.prior.path_batch_shrink:
-            raise UsageError("run.batch is a multiple of prior.path_batch_shrink.")
+        _check(config)
         self._config = config
         self._device = device
         torch.manual_seed(config.run.seed)
@@ -152,8 +152,9 @@ class PriorPretraining:
             torch.autograd.backward(self._config.losses.adversarial * loss / len(batches))
             parts.append({"adversarial": loss.detach()})
         share_gradients([self._decoder])
+        means = mean_values(parts) | clip_gradient(self._decoder, self._config.optimiser)
         self.optimisers["generator"].step()
-        return mean_values(parts)
+        return means
 
     def _regularise_paths(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Path length regularisation, on the first samples of every micro-batch.
@@ -173,6 +174,7 @@ class PriorPretraining:
             parts.append({"path_penalty": penalty.detach(), "path_length": mean})
             means.append(mean)
         share_gradients([self._decoder])
+        clip_gradient(self._decoder, self._config.optimiser)
         self.optimisers["generator"].step()
         self._path_mean.value.copy_(mean_of_processes(torch.stack(means).mean()))
         return mean_values(parts)
@@ -239,3 +241,23 @@ class PriorPretraining:
         lazy = self._config.losses.r1_every if self._config.losses.r1 else 0
         face = make_adam({1.0: self._discriminators.parameters()}, rate, config.betas, lazy)
         return {"generator": generator, "face": face}
+
+
+def _check(config: TrainingConfig) -> None:
+    """Refuses what this recipe cannot do.
+
+    Raises:
+        UsageError: It is asked for.
+    """
+    if config.run.batch % config.prior.path_batch_shrink:
+        raise UsageError("run.batch is a multiple of prior.path_batch_shrink.")
+    if config.generator.weights is not None:
+        raise UsageError(
+            "generator.weights is a whole GFP-GAN and the recipe prior trains its decoder alone:"
+            " name a StyleGAN2 to start from with generator.prior."
+        )
+    if config.run.compile:
+        # Its backward graphs have no derivative of their own.
+        raise UsageError(
+            "run.compile does not do second derivatives, which path lengths need: leave it to restoration."
+        )

@@ -117,6 +117,14 @@ def make_adam(
     return torch.optim.Adam(made, betas=(betas[0] ** ratio, betas[1] ** ratio))
 
 
+def clip_gradient(generator: nn.Module, config: OptimiserConfig) -> dict[str, Tensor]:
+    """Shortens the generator's gradient where `clip_norm` asks for it; returns its length before as `gradient`."""
+    if not config.clip_norm:
+        return {}
+    parameters = [parameter for parameter in generator.parameters() if parameter.grad is not None]
+    return {"gradient": nn.utils.clip_grad_norm_(parameters, config.clip_norm)}
+
+
 def share_gradients(networks: Iterable[nn.Module]) -> None:
     """Averages gradients over the processes; nothing where there is one.
 

@@ -22,6 +22,7 @@ from gfprestore.training.networks import (
 from gfprestore.training.objective import RestorationObjective, needs_components, needs_face, sample_noise
 from gfprestore.training.recipe import (
     average_into,
+    clip_gradient,
     ema_decay,
     group_by_rate,
     make_adam,
@@ -64,11 +65,6 @@ class Restoration:
             autocast=config.run.precision == "bf16",
         )
 
-    @property
-    def identity(self) -> nn.Module | None:
-        """The recognition network of the identity loss, which validation may use."""
-        return self._frozen.identity
-
     def train_step(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Runs one step; see `Recipe`."""
         values, fakes = self._train_generator(step, batches)
@@ -98,10 +94,7 @@ class Restoration:
                 torch.autograd.backward(total / len(batches))
             fakes.append(fake)
             parts.append(values)
-        means = mean_values(parts)
-        if self._config.optimiser.clip_norm:
-            parameters = [p for p in self._generator.parameters() if p.grad is not None]
-            means["gradient"] = nn.utils.clip_grad_norm_(parameters, self._config.optimiser.clip_norm)
+        means = mean_values(parts) | clip_gradient(self._generator, self._config.optimiser)
         optimiser.step()
         average_into(self._average, self._generator, ema_decay(self._config.optimiser))
         return means, fakes
