@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from official_gfpgan import clean_gfpgan, paper_gfpgan, random_faces, relative_error
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gfprestore.errors import WeightsError
@@ -46,6 +47,22 @@ def test_hyperparameters_read_are_those_built_with(shape: GfpganShape) -> None:
     assert not loaded.training
     for key, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, network.state_dict()[key]), key
+
+
+def test_the_papers_resampling_survives_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Gfpgan(replace(SHAPES[0], resampling=Resampling.FIR)).eval()
+    # No metadata: other programs drop it.
+    save_file({key: tensor.half() for key, tensor in network.state_dict().items()}, tmp_path / "w.safetensors")
+    loaded = load_gfpgan(load_file(tmp_path / "w.safetensors"))
+    assert loaded.shape == network.shape
+    network.load_state_dict({key: tensor.half().float() for key, tensor in network.state_dict().items()})
+    x = random_faces(1, 32)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), network(x))
+        bilinear = Gfpgan(SHAPES[0]).eval()
+        bilinear.load_state_dict(network.state_dict(), strict=False)
+        assert relative_error(bilinear(x), network(x)) > 1e-2
 
 
 def test_official_terms_are_read_too() -> None:

@@ -74,6 +74,16 @@ def test_noise_counts_and_is_the_stored_one() -> None:
         assert relative_error(other, network(x)) > 1e-2
 
 
+def test_a_new_mapping_network_keeps_the_codes_apart() -> None:
+    torch.manual_seed(0)
+    decoder = StyleGan2Decoder(replace(SMALL, latent_size=256, mlp_layers=8))
+    with torch.no_grad():
+        codes = decoder.map_noise(torch.randn(64, 256))  # [N L]
+    # E (sqrt(2) lrelu(x))^2 = 1 + 0.2^2 times E x^2, eight times over; part of it is a mean that all codes share.
+    assert codes.square().mean().item() == pytest.approx(1.04**8, rel=0.3)
+    assert 0.4 < codes.std(0).mean() < 1.2
+
+
 def test_batch_equals_its_items() -> None:
     torch.manual_seed(0)
     network = Gfpgan(SMALL).double().eval()

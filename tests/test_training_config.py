@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from gfprestore.errors import UsageError
 from gfprestore.training.config import RunConfig, TrainingConfig
 from gfprestore.training.configfile import config_table, config_toml, load_config, parse_config, preset_names
-from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT, RELEASE
+from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT, PRESETS, RELEASE, draw_degradation
+from gfprestore.training.jitter import NO_JITTER
 
 
 def test_presets_are_the_four_of_the_help():
@@ -26,7 +29,7 @@ def test_presets_survive_the_way_through_toml(name):
 
 def test_presets_hold_the_papers_and_the_releases_numbers():
     article, release = load_config("article"), load_config("release")
-    assert (article.degradation, release.degradation) == (ARTICLE, RELEASE)
+    assert release.degradation == RELEASE
     weights = article.losses
     assert (weights.l1, weights.perceptual, weights.adversarial) == (0.1, 1.0, 0.1)
     assert (weights.component, weights.component_style, weights.identity) == (1.0, 200.0, 10.0)
@@ -34,6 +37,15 @@ def test_presets_hold_the_papers_and_the_releases_numbers():
     assert release.losses.perceptual_style == 50.0 and release.losses.pyramid_steps == 50_000
     assert release.losses.r1_every == 16 and release.run.batch == 12
     assert load_config("compact").degradation == OLDPRINT
+
+
+def test_the_articles_training_jitters_colours_and_its_test_does_not():
+    trained = load_config("article").degradation
+    jitter = ("colour_shift", "colour_shift_probability", "jitter_probability")
+    assert [getattr(trained, name) for name in jitter] == [getattr(RELEASE, name) for name in jitter]
+    assert replace(trained, colour_shift=0.0, colour_shift_probability=0.0, jitter_probability=0.0) == ARTICLE
+    tested = draw_degradation(np.random.default_rng(0), PRESETS[load_config("article").validation.degradation])
+    assert tested.jitter == NO_JITTER and tested.colour_shift == (0.0, 0.0, 0.0)
 
 
 def test_a_file_changes_what_it_is_based_on(tmp_path):

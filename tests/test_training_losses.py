@@ -8,6 +8,7 @@ with their fused activation kernel written out as its formula.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,11 @@ import torch
 from torch import Tensor
 
 from gfprestore.training import losses, regions
+from gfprestore.training.config import LossConfig
+from gfprestore.training.dataset import Batch
 from gfprestore.training.discriminators import StyleGan2Discriminator, with_batch_deviation
+from gfprestore.training.networks import FrozenNetworks
+from gfprestore.training.objective import RestorationObjective
 
 GOLDEN = Path(__file__).parent / "golden" / "training_official.npz"
 
@@ -192,3 +197,21 @@ def test_deviation_channel_takes_members_of_a_group_apart():
         pair = features[[first, first + 2]]
         expected = (pair.var(0, unbiased=False) + 1e-8).sqrt().mean()
         torch.testing.assert_close(out[[first, first + 2], 2], expected.expand(2, 3, 3))
+
+
+@pytest.mark.parametrize(("weights", "told"), [((1.0, 0.0), "perceptual"), ((0.0, 50.0), "perceptual_style")])
+def test_a_perceptual_loss_without_a_weight_is_not_computed(monkeypatch, weights, told):
+    class Features(torch.nn.Module):
+        def forward(self, image):
+            return [image] * 5
+
+    other = "feature_style" if told == "perceptual" else "feature_content"
+    monkeypatch.setattr(losses, other, lambda *_: pytest.fail(f"{other} has no weight"))
+    config = LossConfig(perceptual=weights[0], perceptual_style=weights[1], adversarial=0, component=0)
+    config = replace(config, component_style=0, identity=0, pyramid=0)
+    frozen = FrozenNetworks(vgg19=Features())  # type: ignore[arg-type]
+    objective = RestorationObjective(config, frozen, torch.nn.ModuleDict(), seed=0, autocast=False)
+    images = torch.rand(2, 3, 8, 8)
+    batch = Batch(images, -images, torch.zeros(2, 3, 4), torch.arange(2))
+    _, _, values = objective.generator_loss(lambda x, **_: (x, [], None), batch, 0, None)
+    assert values.keys() == {"l1", told}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
@@ -10,6 +12,7 @@ from safetensors.torch import save_file
 from gfprestore.errors import UsageError, WeightsError
 from gfprestore.nn.gfpgan import Gfpgan
 from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
+from gfprestore.training.configfile import load_config
 from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator
 from gfprestore.training.identity import ResNetArcFace, load_onnx_arcface, load_resnet_arcface
 from gfprestore.training.networks import (
@@ -31,7 +34,7 @@ def one_thread():
     torch.set_num_threads(count)
 
 
-TINY = GeneratorConfig(size=16, narrow=1 / 32, latent_size=8, mlp_layers=1)
+TINY = GeneratorConfig(size=16, narrow=1 / 32, latent_size=8, mlp_layers=1, random_prior=True)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,20 @@ def test_identity_is_differentiable_and_agrees_with_the_metric(real_weights):
     assert image.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("damage", ["nothing", "words", "a cut", "another operation"])
+def test_a_damaged_onnx_network_is_refused(tmp_path, damage):
+    pytest.importorskip("onnx2torch")
+    from onnx import TensorProto, helper
+
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 112, 112]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Nonsense", ["x"], ["y"])], "g", info[:1], info[1:])
+    foreign = helper.make_model(graph).SerializeToString()
+    contents = {"nothing": b"", "words": b"no network", "a cut": foreign[:-20], "another operation": foreign}
+    (tmp_path / "w.onnx").write_bytes(contents[damage])
+    with pytest.raises(WeightsError, match=r"losses\.identity_weights"):
+        load_onnx_arcface(tmp_path / "w.onnx")
+
+
 def test_discriminators_follow_the_losses():
     config = DiscriminatorConfig(narrow=1 / 32)
     assert list(build_discriminators(16, config, has_face=True, has_components=False)) == ["face"]
@@ -150,8 +167,6 @@ def test_a_prior_becomes_the_decoder_and_may_be_kept(tmp_path):
     prior = Gfpgan(generator_shape(TINY)).stylegan_decoder
     path = tmp_path / "prior.safetensors"
     save_file(prior.state_dict(), path)
-    from dataclasses import replace
-
     network = build_generator(replace(TINY, prior=str(path), train_prior=False))
     for key, tensor in prior.state_dict().items():
         assert torch.equal(network.stylegan_decoder.state_dict()[key], tensor)
@@ -159,6 +174,19 @@ def test_a_prior_becomes_the_decoder_and_may_be_kept(tmp_path):
     assert network.conv_body_first.weight.requires_grad
     with pytest.raises(WeightsError, match="shape"):
         build_generator(replace(TINY, prior=str(path), narrow=1 / 16))
+
+
+@pytest.mark.parametrize("preset", ["article", "release"])
+def test_a_preset_with_a_prior_is_refused_without_one(preset):
+    with pytest.raises(UsageError, match=r"generator\.prior") as caught:
+        build_generator(load_config(preset).generator)
+    assert "generator.weights" in str(caught.value) and "`gfprestore-train run prior`" in str(caught.value)
+
+
+def test_a_random_decoder_is_never_kept_as_it_is():
+    with pytest.raises(UsageError, match=r"generator\.train_prior"):
+        build_generator(replace(TINY, train_prior=False))
+    assert load_config("compact").generator.random_prior
 
 
 def test_the_official_priors_names_and_scales_are_folded(tmp_path):
@@ -187,8 +215,6 @@ def test_the_official_priors_names_and_scales_are_folded(tmp_path):
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):
-    from dataclasses import replace
-
     save_file(Gfpgan(generator_shape(TINY)).state_dict(), tmp_path / "w.safetensors")
     build_generator(replace(TINY, weights=str(tmp_path / "w.safetensors")))
     with pytest.raises(WeightsError, match="shape"):

@@ -1,4 +1,4 @@
-"""State dict in, network out: one canonical form, every hyperparameter read from tensor shapes, a strict load."""
+"""State dict in, network out: one canonical form, hyperparameters read from tensor shapes, a strict load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gfprestore.errors import WeightsError
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
+from gfprestore.nn.gfpgan import FIR_MARK, Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import Resampling
 from gfprestore.nn.paper_weights import is_paper_style, to_clean
 
@@ -37,10 +37,9 @@ def load_gfpgan(state: Mapping[str, Any]) -> Gfpgan:
         WeightsError: The state dict is damaged or of another network.
     """
     tensors = _canonical(state)
-    resampling = Resampling.BILINEAR
     if is_paper_style(tensors):
-        tensors, resampling = to_clean(tensors), Resampling.FIR
-    shape = _deduce(tensors, resampling)
+        tensors = to_clean(tensors) | {FIR_MARK: torch.ones(1)}
+    shape = _deduce(tensors, Resampling.FIR if FIR_MARK in tensors else Resampling.BILINEAR)
     with torch.device("meta"):
         network = Gfpgan(shape)
     _check(tensors, network.state_dict())
@@ -80,7 +79,7 @@ def _sizes(tensors: Mapping[str, Tensor], key: str, axes: int) -> tuple[int, ...
 
 
 def _deduce(tensors: Mapping[str, Tensor], resampling: Resampling) -> GfpganShape:
-    """Read every hyperparameter from the tensors' shapes."""
+    """Read every hyperparameter but the resampling from the tensors' shapes."""
     unet_widths = [_sizes(tensors, "final_conv.weight", 4)[0]]
     decoder_widths = [_sizes(tensors, "stylegan_decoder.style_conv1.modulated_conv.weight", 5)[1]]
     while (key := f"conv_body_up.{len(unet_widths) - 1}.conv2.weight") in tensors and len(unet_widths) <= MOST_LEVELS:

@@ -2,7 +2,7 @@
 
 A U-Net removes the degradation and gives a latent code and spatial features; a StyleGAN2 decoder turns the code into a
 face; channel-split spatial feature transforms (CS-SFT) hold its features to the input. State dicts are those of the
-released clean weights v1.2 to v1.4, key for key; `gfprestore.nn.checkpoint` reads them and the paper's v1.
+released clean weights v1.2 to v1.4, key for key but for `FIR_MARK`; `gfprestore.nn.checkpoint` reads them and the v1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution,
 
 CODE_EPSILON = 1e-8
 """Added under the root where a random code is normalised, as in StyleGAN2's own code."""
+
+
+FIR_MARK = "has_fir_resampling"
+"""Entry of a clean state dict, one value, that says that its network resamples with StyleGAN2's filter: no shape tells.
+The released clean weights, which are bilinear, have none."""
 
 
 class Sft(Enum):
@@ -101,7 +106,11 @@ class StyleGan2Decoder(nn.Module):
         widths, latent, resampling = shape.decoder_widths, shape.latent_size, shape.resampling
         mlp: list[nn.Module] = [nn.Identity()]  # the released keys count a parameterless normalisation as layer 0
         for _ in range(shape.mlp_layers):
-            mlp += [nn.Linear(latent, latent), nn.LeakyReLU(LEAK)]
+            layer = nn.Linear(latent, latent)
+            # StyleGAN2 keeps the code's size through every layer; torch's own start loses five sixths of its square.
+            set_normal(layer.weight, std=(2 / latent) ** 0.5)
+            nn.init.zeros_(layer.bias)
+            mlp += [layer, nn.LeakyReLU(LEAK)]
         self.style_mlp = nn.Sequential(*mlp)
         self.constant_input = ConstantInput(widths[0])
         self.style_conv1 = StyledConvolution(widths[0], widths[0], latent)
@@ -182,6 +191,8 @@ class Gfpgan(nn.Module):
     def __init__(self, shape: GfpganShape) -> None:
         super().__init__()
         self.shape = shape
+        if shape.resampling is Resampling.FIR:
+            self.register_buffer(FIR_MARK, torch.ones(1))
         widths = shape.unet_widths
         levels = range(1, len(widths))
         # Degradation removal: down from the image to 4 pixels, and up again.

@@ -28,13 +28,16 @@ MLP_RATE = 0.01
 
 @dataclass(frozen=True)
 class Rule:
-    """How one kind of tensor is converted."""
+    """How one kind of tensor is converted; both keys are the part's and an ending."""
 
-    pattern: str
-    """Regular expression of the whole key."""
+    part: str
+    """Regular expression of what both keys begin with."""
 
-    key: str
-    """The clean key, with `\\1` groups."""
+    stored: str
+    """Ending of the paper's key."""
+
+    clean: str
+    """Ending of the clean key."""
 
     factor: float = 1.0
     """What the values are multiplied by."""
@@ -42,40 +45,49 @@ class Rule:
     is_equalised: bool = False
     """Multiply by `1/sqrt(fan in)` as well."""
 
+    def factor_of(self, tensor: Tensor) -> float:
+        """What this tensor's values, of either form, are multiplied by on the way to the clean ones."""
+        if not self.is_equalised:
+            return self.factor
+        fan_in = tensor[0].numel() if tensor.ndim < 5 else tensor[0, 0].numel()  # [O I ...] or [1 O I K K]
+        return float(self.factor * fan_in**-0.5)
 
-_CONDITION = r"(condition_(?:scale|shift)\.\d+)"
+
 _DECODER = r"stylegan_decoder\."
-_STYLED = rf"({_DECODER}style_conv(?:1|s\.\d+))"
+_BLOCK = r"conv_body_(?:down|up)\.\d+\."
+_CONDITION = r"condition_(?:scale|shift)\.\d+"
+_STYLED = rf"{_DECODER}style_conv(?:1|s\.\d+)"
 
 RULES = (
     # U-Net. A block's sum is divided by sqrt(2), which cancels the gain of its second convolution.
-    Rule(r"(conv_body_first|final_conv)\.0\.weight", r"\1.weight", GAIN, True),
-    Rule(r"(conv_body_first|final_conv)\.1\.bias", r"\1.bias", GAIN),
-    Rule(r"(conv_body_(?:down|up)\.\d+\.conv1)\.0\.weight", r"\1.weight", GAIN, True),
-    Rule(r"(conv_body_(?:down|up)\.\d+\.conv1)\.1\.bias", r"\1.bias", GAIN),
-    Rule(r"(conv_body_down\.\d+\.conv2)\.1\.weight", r"\1.weight", 1, True),
-    Rule(r"(conv_body_down\.\d+\.conv2)\.2\.bias", r"\1.bias"),
-    Rule(r"(conv_body_down\.\d+\.skip)\.1\.weight", r"\1.weight", 1 / GAIN, True),
-    Rule(r"(conv_body_up\.\d+\.conv2)\.weight", r"\1.weight", 1, True),
-    Rule(r"(conv_body_up\.\d+\.conv2)\.activation\.bias", r"\1.bias"),
-    Rule(r"(conv_body_up\.\d+\.skip)\.weight", r"\1.weight", 1 / GAIN, True),
-    Rule(r"(toRGB\.\d+|final_linear)\.weight", r"\1.weight", 1, True),
-    Rule(r"(toRGB\.\d+|final_linear)\.bias", r"\1.bias"),
+    Rule(r"(?:conv_body_first|final_conv)", ".0.weight", ".weight", GAIN, True),
+    Rule(r"(?:conv_body_first|final_conv)", ".1.bias", ".bias", GAIN),
+    Rule(rf"{_BLOCK}conv1", ".0.weight", ".weight", GAIN, True),
+    Rule(rf"{_BLOCK}conv1", ".1.bias", ".bias", GAIN),
+    Rule(r"conv_body_down\.\d+\.conv2", ".1.weight", ".weight", 1, True),
+    Rule(r"conv_body_down\.\d+\.conv2", ".2.bias", ".bias"),
+    Rule(r"conv_body_down\.\d+\.skip", ".1.weight", ".weight", 1 / GAIN, True),
+    Rule(r"conv_body_up\.\d+\.conv2", ".weight", ".weight", 1, True),
+    Rule(r"conv_body_up\.\d+\.conv2", ".activation.bias", ".bias"),
+    Rule(r"conv_body_up\.\d+\.skip", ".weight", ".weight", 1 / GAIN, True),
+    Rule(r"(?:toRGB\.\d+|final_linear)", ".weight", ".weight", 1, True),
+    Rule(r"(?:toRGB\.\d+|final_linear)", ".bias", ".bias"),
     # CS-SFT: only the first of the two convolutions is activated.
-    Rule(rf"{_CONDITION}\.0\.weight", r"\1.0.weight", GAIN, True),
-    Rule(rf"{_CONDITION}\.0\.bias", r"\1.0.bias", GAIN),
-    Rule(rf"{_CONDITION}\.2\.weight", r"\1.2.weight", 1, True),
-    Rule(rf"{_CONDITION}\.2\.bias", r"\1.2.bias"),
+    Rule(_CONDITION, ".0.weight", ".0.weight", GAIN, True),
+    Rule(_CONDITION, ".0.bias", ".0.bias", GAIN),
+    Rule(_CONDITION, ".2.weight", ".2.weight", 1, True),
+    Rule(_CONDITION, ".2.bias", ".2.bias"),
     # StyleGAN2 decoder.
-    Rule(rf"({_DECODER}.*\.modulation)\.weight", r"\1.weight", 1, True),
-    Rule(rf"({_DECODER}.*\.modulation)\.bias", r"\1.bias"),
-    Rule(rf"({_DECODER}.*\.modulated_conv)\.weight", r"\1.weight", 1, True),
-    Rule(rf"{_STYLED}\.weight", r"\1.weight", GAIN),
-    Rule(rf"{_STYLED}\.activate\.bias", r"\1.bias", GAIN),
-    Rule(rf"({_DECODER}to_rgb(?:1|s\.\d+))\.bias", r"\1.bias"),
-    Rule(rf"({_DECODER}(?:constant_input\.weight|noises\.noise\d+))", r"\1"),
-    Rule(rf"({_DECODER}style_mlp\.\d+)\.weight", r"\1.weight", MLP_RATE * GAIN, True),
-    Rule(rf"({_DECODER}style_mlp\.\d+)\.bias", r"\1.bias", MLP_RATE * GAIN),
+    Rule(rf"{_DECODER}.*\.modulation", ".weight", ".weight", 1, True),
+    Rule(rf"{_DECODER}.*\.modulation", ".bias", ".bias"),
+    Rule(rf"{_DECODER}.*\.modulated_conv", ".weight", ".weight", 1, True),
+    Rule(_STYLED, ".weight", ".weight", GAIN),
+    Rule(_STYLED, ".activate.bias", ".bias", GAIN),
+    Rule(rf"{_DECODER}to_rgb(?:1|s\.\d+)", ".bias", ".bias"),
+    Rule(rf"{_DECODER}(?:constant_input\.weight|noises\.noise\d+)", "", ""),
+    # The paper's index here is another than the clean one: see `_renumber_mlp`.
+    Rule(rf"{_DECODER}style_mlp\.\d+", ".weight", ".weight", MLP_RATE * GAIN, True),
+    Rule(rf"{_DECODER}style_mlp\.\d+", ".bias", ".bias", MLP_RATE * GAIN),
 )
 
 _UPSAMPLING_KERNEL = re.compile(rf"{_DECODER}style_convs\.\d*[02468]\.modulated_conv\.weight")
@@ -95,25 +107,38 @@ def to_clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(_convert(key, tensor) for key, tensor in state.items())
 
 
+def clean_factor(key: str, tensor: Tensor) -> float:
+    """What one value of the clean network is in terms of the paper's stored one.
+
+    Args:
+        key: Clean name of a parameter, with `stylegan_decoder.` in front of the decoder's.
+        tensor: The parameter; only its shape counts.
+
+    Raises:
+        KeyError: The network has no such parameter.
+    """
+    for rule in RULES:
+        if re.fullmatch(rule.part + re.escape(rule.clean), key):
+            return rule.factor_of(tensor)
+    raise KeyError(key)
+
+
 def _convert(key: str, tensor: Tensor) -> tuple[str, Tensor]:
     for rule in RULES:
-        match = re.fullmatch(rule.pattern, key)
+        match = re.fullmatch(f"({rule.part}){re.escape(rule.stored)}", key)
         if match:
             break
     else:
         raise WeightsError(
             f"These weights are not those of the paper's GFP-GAN: it has no {key!r}; try another --model."
         )
-    factor = rule.factor
-    if rule.is_equalised:
-        fan_in = tensor[0].numel() if tensor.ndim < 5 else tensor[0, 0].numel()  # [O I ...] or [1 O I K K]
-        factor *= fan_in**-0.5
+    factor = rule.factor_of(tensor)
     if _UPSAMPLING_KERNEL.fullmatch(key):
         # The paper upsamples with a transposed convolution, which reads its kernel backwards.
         tensor = tensor.flip(-1, -2)
-    if rule.pattern.endswith(r"activate\.bias"):
+    if rule.stored == ".activate.bias":
         tensor = tensor[None, :, None, None]  # [1 C 1 1]
-    return _renumber_mlp(match.expand(rule.key)), tensor * factor
+    return _renumber_mlp(match[1] + rule.clean), tensor * factor
 
 
 def _renumber_mlp(key: str) -> str:

@@ -60,7 +60,11 @@ class GeneratorConfig:
     """Draw the decoder's noise anew for each face; False trains with the maps that are stored in the weights."""
 
     prior: str | None = None
-    """A StyleGAN2 for the decoder, official or of the `prior` recipe; None is random ("no prior" in table 4)."""
+    """A StyleGAN2 for the decoder, official or of the `prior` recipe."""
+
+    random_prior: bool = False
+    """Whether the decoder may start at random where neither `prior` nor `weights` names a file: a small network trained
+    from nothing, or "no prior" in table 4."""
 
     train_prior: bool = True
     """Train the decoder as well; the published configuration keeps a pretrained one as it is."""
@@ -163,6 +167,11 @@ class OptimiserConfig:
 
     learning_rate: float = 2e-3
     """Of all networks."""
+
+    equalised: bool = False
+    """Start and move the generator's weights as StyleGAN2's equalised layers do, by the rate over the root of a layer's
+    fan in (arXiv:1710.10196, section 4.1). The published 2e-3 is such a rate; for all weights alike it is too much and
+    diverges. The discriminators' layers are equalised by themselves."""
 
     discriminator_rate: float = 1.0
     """Factor on it for the discriminators."""

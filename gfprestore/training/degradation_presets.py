@@ -90,7 +90,8 @@ class DegradationPreset:
 
 
 ARTICLE = DegradationPreset(blur_sigma=(0.2, 10.0), downscale=(1.0, 8.0), noise=(0.0, 15.0), jpeg_quality=(60, 100))
-"""Section 4.1 of the paper: isotropic blur, and nothing but the four steps of the formula."""
+"""Section 4.1 of the paper: isotropic blur, and nothing but the four steps of the formula. Tests degrade with it; the
+configuration `article` adds its training's colour jitter."""
 
 RELEASE = DegradationPreset(
     blur_sigma=(0.1, 10.0),

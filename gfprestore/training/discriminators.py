@@ -6,8 +6,6 @@ all layers alike; after every leaky ReLU follows a gain of sqrt(2). All tensors 
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -159,8 +157,3 @@ class PatchDiscriminator(nn.Module):
         """Images RGB [N 3 S S] in [-1, 1] -> logits [N 1 S/4 S/4]."""
         logits: Tensor = self.final_conv(self.body(image))
         return logits
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of trained values."""
-    return sum(math.prod(parameter.shape) for parameter in network.parameters() if parameter.requires_grad)

@@ -105,7 +105,7 @@ def load_onnx_arcface(path: Path) -> AlignedArcFace:
     """Turns an ONNX recognition network, input [N 3 112 112] RGB in [-1, 1], into a differentiable one.
 
     Raises:
-        WeightsError: The file cannot be read.
+        WeightsError: The file cannot be read, or is no network that can be turned into torch's.
         UsageError: The package onnx2torch is not installed.
     """
     if importlib.util.find_spec("onnx2torch") is None:
@@ -116,6 +116,14 @@ def load_onnx_arcface(path: Path) -> AlignedArcFace:
         # The converter's own dependencies warn about themselves.
         warnings.simplefilter("ignore")
         import onnx2torch
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from onnx.checker import ValidationError
 
-        network = onnx2torch.convert(str(path))
+        try:
+            network = onnx2torch.convert(str(path))
+        # The converter has no error of its own: a damaged file ends wherever its values first make no sense.
+        except (DecodeError, ValidationError, OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            raise WeightsError(
+                f"The identity network {printable(path)} is no readable ONNX network: see losses.identity_weights."
+            ) from error
     return AlignedArcFace(network.eval().requires_grad_(False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from gfprestore.errors import UsageError, WeightsError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder, released_widths
 from gfprestore.nn.layers import Resampling
-from gfprestore.nn.paper_weights import to_clean
+from gfprestore.nn.paper_weights import clean_factor, to_clean
 from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
 from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator, StyleGan2Discriminator
 from gfprestore.training.identity import load_onnx_arcface, load_resnet_arcface
@@ -37,14 +38,20 @@ def generator_shape(config: GeneratorConfig) -> GfpganShape:
     )
 
 
-def build_generator(config: GeneratorConfig) -> Gfpgan:
+def build_generator(config: GeneratorConfig, *, equalised: bool = False) -> Gfpgan:
     """Builds the generator, with random values or those of the files that the configuration names.
 
     Random values come from torch's default generator.
 
+    Args:
+        config: Its section of the configuration.
+        equalised: Whether its layers start and learn as equalised ones, `optimiser.equalised`.
+
     Raises:
+        UsageError: No file is named and the configuration does not say that none is meant.
         WeightsError: A file does not fit the shape.
     """
+    _require_prior(config)
     shape = generator_shape(config)
     if config.weights is not None:
         network = load_gfpgan(read_state_dict(Path(config.weights)))
@@ -54,7 +61,10 @@ def build_generator(config: GeneratorConfig) -> Gfpgan:
         network = copy.deepcopy(network)
     else:
         network = Gfpgan(shape)
-        initialise_unet(network)
+        if equalised:
+            initialise_as_published(network)
+        else:
+            initialise_unet(network)
     if config.prior is not None:
         load_prior_decoder(network.stylegan_decoder, config.prior)
     network.requires_grad_(True)
@@ -64,10 +74,41 @@ def build_generator(config: GeneratorConfig) -> Gfpgan:
     return network.train()
 
 
-def initialise_unet(network: Gfpgan) -> None:
-    """Starts the layers around the prior as the official code does: variance-preserving, scales at one, shifts at zero.
+def _require_prior(config: GeneratorConfig) -> None:
+    """Sees to it that a decoder without a file behind it is one that was asked for, and that it learns."""
+    if config.prior is not None or config.weights is not None:
+        return
+    if not config.train_prior:
+        raise UsageError(
+            "generator.train_prior = false keeps a prior, and neither generator.prior nor generator.weights names one:"
+            " set one of them, --set generator.prior=FILE; `gfprestore-train run prior` makes such a file."
+        )
+    if not config.random_prior:
+        raise UsageError(
+            "Neither generator.prior nor generator.weights names a file: set one of them, or --set"
+            " generator.random_prior=true to train without a pretrained prior; `gfprestore-train run prior` makes one."
+        )
 
-    Without it the modulations begin as noise that a pretrained prior would not survive.
+
+def initialise_as_published(network: Gfpgan) -> None:
+    """Starts the layers around the prior as the published training does.
+
+    Its equalised layers store weights of variance 1; these have the variance of what those use. Biases are zero, but
+    for the scales, which are around one.
+    """
+    for name, parameter in network.named_parameters():
+        if name.startswith(_DECODER):
+            continue
+        if name.endswith(".weight"):
+            nn.init.normal_(parameter, std=clean_factor(name, parameter))
+        else:
+            nn.init.constant_(parameter, 1.0 if re.fullmatch(r"condition_scale\.\d+\.2\.bias", name) else 0.0)
+
+
+def initialise_unet(network: Gfpgan) -> None:
+    """Starts the layers around the prior variance-preserving, scales close to one, shifts close to zero.
+
+    Where the rate is not equalised, modulations that began as noise would stay it for long.
     """
     for part in (network.conv_body_down, network.conv_body_up, network.toRGB):
         for module in part.modules():

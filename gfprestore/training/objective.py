@@ -107,8 +107,10 @@ class RestorationObjective:
                     truths = self._frozen.vgg19(batch.truth)
             features, truths = [f.float() for f in features], [t.float() for t in truths]
             weights = config.perceptual_layers
-            terms["perceptual"] = config.perceptual * losses.feature_content(features, truths, weights)
-            terms["perceptual_style"] = config.perceptual_style * losses.feature_style(features, truths, weights)
+            if config.perceptual:
+                terms["perceptual"] = config.perceptual * losses.feature_content(features, truths, weights)
+            if config.perceptual_style:
+                terms["perceptual_style"] = config.perceptual_style * losses.feature_style(features, truths, weights)
         left, top = np.random.default_rng([self._seed, _CROP, step]).random(2)
         for name, weight in (("lpips", config.lpips), ("lpips_vgg", config.lpips_vgg)):
             distance = getattr(self._frozen, name)

@@ -7,11 +7,13 @@ What it exports is what `generator.prior` reads.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gfprestore.errors import UsageError
@@ -25,13 +27,36 @@ from gfprestore.training.networks import (
     lay_out_channels_last,
     load_prior_decoder,
 )
-from gfprestore.training.recipe import average_into, ema_decay, make_adam, mean_values, share_gradients
-
-MAPPING_RATE = 0.01
-"""Learning rate of the mapping network against the others', StyleGAN2's `lr_mlp`."""
+from gfprestore.training.recipe import (
+    average_into,
+    clip_gradient,
+    ema_decay,
+    group_by_rate,
+    make_adam,
+    mean_of_processes,
+    mean_values,
+    share_gradients,
+)
 
 _CODES = 4
 """Stream of random numbers under one seed, beside those of the data set and the other recipe."""
+
+_FOR_DISCRIMINATOR, _FOR_DECODER, _FOR_PATHS, _PATHS = range(4)
+"""Streams of one step: codes for each of its three parts, and the directions that path lengths are measured along."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """What one image is synthesised from."""
+
+    codes: NDArray[np.float32]
+    """Two random codes, (2, L)."""
+
+    crossing: int
+    """Layer from which the second one takes over."""
+
+    noise: list[NDArray[np.float32]]
+    """Maps (1, S, S), one for every styled convolution."""
 
 
 class PathMean(nn.Module):
@@ -48,8 +73,7 @@ class PriorPretraining:
     """Networks, optimisers and the step; see `Recipe`."""
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
-        if config.run.batch % config.prior.path_batch_shrink:
-            raise UsageError("run.batch is a multiple of prior.path_batch_shrink.")
+        _check(config)
         self._config = config
         self._device = device
         torch.manual_seed(config.run.seed)
@@ -102,9 +126,9 @@ class PriorPretraining:
         self._set_trained(is_decoder=False)
         self.optimisers["face"].zero_grad()
         parts = []
-        for batch, draw in zip(batches, self._draws(step, 0), strict=True):
+        for batch in batches:
             with torch.no_grad():
-                fake = self._synthesise(draw, batch)[0]
+                fake = self._synthesise(step, _FOR_DISCRIMINATOR, batch)[0]
             real_logits, fake_logits = self._logits(batch.truth), self._logits(fake)
             loss = losses.discriminator_adversarial(real_logits, fake_logits)
             torch.autograd.backward(loss / len(batches))
@@ -123,56 +147,77 @@ class PriorPretraining:
         self._set_trained(is_decoder=True)
         self.optimisers["generator"].zero_grad()
         parts = []
-        for batch, draw in zip(batches, self._draws(step, 1), strict=True):
-            loss = losses.generator_adversarial(self._logits(self._synthesise(draw, batch)[0]))
+        for batch in batches:
+            loss = losses.generator_adversarial(self._logits(self._synthesise(step, _FOR_DECODER, batch)[0]))
             torch.autograd.backward(self._config.losses.adversarial * loss / len(batches))
             parts.append({"adversarial": loss.detach()})
         share_gradients([self._decoder])
+        means = mean_values(parts) | clip_gradient(self._decoder, self._config.optimiser)
         self.optimisers["generator"].step()
-        return mean_values(parts)
+        return means
 
     def _regularise_paths(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Path length regularisation, on the first samples of every micro-batch.
+
+        As in StyleGAN2's code, a part of the batch is compared with a mean that it alone has moved; the mean that is
+        kept is moved by all parts.
+        """
         config = self._config.prior
         self.optimisers["generator"].zero_grad()
         parts, means = [], []
-        for batch, draw in zip(batches, self._draws(step, 2), strict=True):
+        for batch in batches:
             count = max(1, len(batch) // config.path_batch_shrink)
-            images, codes = self._synthesise(draw, batch, count=count, autocast=False)
-            noise = torch.from_numpy(draw.standard_normal(images.shape, dtype=np.float32)).to(self._device)
+            images, codes = self._synthesise(step, _FOR_PATHS, batch, count=count, autocast=False)
+            noise = self._path_noise(step, batch.numbers.tolist()[:count], images.shape[1:])
             penalty, mean = losses.path_length_penalty(images, codes, noise, self._path_mean.value)
             torch.autograd.backward(config.path_length * config.path_every * penalty / len(batches))
             parts.append({"path_penalty": penalty.detach(), "path_length": mean})
             means.append(mean)
         share_gradients([self._decoder])
+        clip_gradient(self._decoder, self._config.optimiser)
         self.optimisers["generator"].step()
-        self._path_mean.value.copy_(torch.stack(means).mean())
+        self._path_mean.value.copy_(mean_of_processes(torch.stack(means).mean()))
         return mean_values(parts)
 
-    def _draws(self, step: int, purpose: int) -> Iterator[np.random.Generator]:
-        """A generator of random numbers for each micro-batch of this process."""
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        for index in range(self._config.run.accumulate):
-            yield np.random.default_rng([self._config.run.seed, _CODES, step, purpose, rank, index])
+    def _path_noise(self, step: int, numbers: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """The directions [N 3 S S] that path lengths are measured along, each sample's from its number."""
+        seeds = ([self._config.run.seed, _CODES, step, _PATHS, number] for number in numbers)
+        rows = [np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in seeds]
+        return torch.from_numpy(np.stack(rows)).to(self._device)
 
     def _synthesise(
-        self, draw: np.random.Generator, batch: Batch, *, count: int | None = None, autocast: bool = True
+        self, step: int, purpose: int, batch: Batch, *, count: int | None = None, autocast: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Draws codes and noise and makes images; returns both, codes [N K L]."""
-        count = len(batch) if count is None else count
-        rows = draw.standard_normal((2, count, self._config.generator.latent_size), dtype=np.float32)
-        first, second = (self._decoder.map_noise(torch.from_numpy(row).to(self._device)) for row in rows)
-        layers = torch.arange(self._layers, device=self._device)[None, :, None]
-        is_mixed = draw.random() < self._config.prior.mixing
-        crossing = int(draw.integers(1, self._layers)) if is_mixed else self._layers
-        codes = torch.where(layers < crossing, first[:, None], second[:, None])  # [N K L]
+        """Draws codes and noise and makes images; returns both, codes [N K L].
+
+        Args:
+            step: Counts from 0.
+            purpose: What the images are for, one of the streams of a step.
+            batch: Each of its samples has codes and noise of its own, whichever process or micro-batch has the sample.
+            count: Take the first so many samples; None takes all.
+            autocast: Whether the run's precision holds.
+        """
         sides = [stored.shape[-1] for stored in self._decoder.stored_noise()]
-        noise = [
-            torch.from_numpy(draw.standard_normal((count, 1, side, side), dtype=np.float32)).to(self._device)
-            for side in sides
-        ]
+        draws = [self._draw(step, purpose, number, sides) for number in batch.numbers.tolist()[:count]]
+        rows = torch.from_numpy(np.stack([draw.codes for draw in draws], axis=1)).to(self._device)  # [2 N L]
+        first, second = (self._decoder.map_noise(row) for row in rows)
+        crossing = torch.tensor([draw.crossing for draw in draws], device=self._device)[:, None, None]  # [N 1 1]
+        layers = torch.arange(self._layers, device=self._device)[None, :, None]  # [1 K 1]
+        codes = torch.where(layers < crossing, first[:, None], second[:, None])  # [N K L]
+        maps = zip(*(draw.noise for draw in draws), strict=True)
+        noise = [torch.from_numpy(np.stack(one_size)).to(self._device) for one_size in maps]  # each [N 1 S S]
         with self._networks_run() if autocast else nullcontext():
             images: Tensor = self._decoder(codes, noise=noise)
         return images.float(), codes
+
+    def _draw(self, step: int, purpose: int, number: int, sides: Sequence[int]) -> _Draw:
+        """Draws what one sample is synthesised from, always the same for its number."""
+        generator = np.random.default_rng([self._config.run.seed, _CODES, step, purpose, number])
+        codes = generator.standard_normal((2, self._config.generator.latent_size), dtype=np.float32)
+        is_mixed = generator.random() < self._config.prior.mixing
+        crossing = int(generator.integers(1, self._layers)) if is_mixed else self._layers
+        noise = [generator.standard_normal((1, side, side), dtype=np.float32) for side in sides]
+        return _Draw(codes, crossing, noise)
 
     def _logits(self, images: Tensor) -> Tensor:
         with self._networks_run():
@@ -189,14 +234,30 @@ class PriorPretraining:
 
     def _make_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         config, every = self._config.optimiser, self._config.prior.path_every
-        mapping = list(self._decoder.style_mlp.parameters())
-        held = {id(parameter) for parameter in mapping}
-        rest = [parameter for parameter in self._decoder.parameters() if id(parameter) not in held]
-        generator = make_adam(rest, config.learning_rate, config.betas, every)
-        if mapping:
-            rate = generator.param_groups[0]["first_lr"] * MAPPING_RATE
-            generator.add_param_group({"params": mapping, "lr": rate, "first_lr": rate})
+        named = [(f"stylegan_decoder.{name}", parameter) for name, parameter in self._decoder.named_parameters()]
+        groups = group_by_rate(named, equalised=config.equalised)
+        generator = make_adam(groups, config.learning_rate, config.betas, every)
         rate = config.learning_rate * config.discriminator_rate
         lazy = self._config.losses.r1_every if self._config.losses.r1 else 0
-        face = make_adam(self._discriminators.parameters(), rate, config.betas, lazy)
+        face = make_adam({1.0: self._discriminators.parameters()}, rate, config.betas, lazy)
         return {"generator": generator, "face": face}
+
+
+def _check(config: TrainingConfig) -> None:
+    """Refuses what this recipe cannot do.
+
+    Raises:
+        UsageError: It is asked for.
+    """
+    if config.run.batch % config.prior.path_batch_shrink:
+        raise UsageError("run.batch is a multiple of prior.path_batch_shrink.")
+    if config.generator.weights is not None:
+        raise UsageError(
+            "generator.weights is a whole GFP-GAN and the recipe prior trains its decoder alone:"
+            " name a StyleGAN2 to start from with generator.prior."
+        )
+    if config.run.compile:
+        # Its backward graphs have no derivative of their own.
+        raise UsageError(
+            "run.compile does not do second derivatives, which path lengths need: leave it to restoration."
+        )

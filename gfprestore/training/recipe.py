@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gfprestore.nn.paper_weights import MLP_RATE, clean_factor
 from gfprestore.training.config import OptimiserConfig
 from gfprestore.training.dataset import Batch
 
 EMA_BATCH = 32
 """Images that the published code counts for a step when it averages weights."""
+
+ADAM_EPSILON = 1e-8
+"""Added to the root of Adam's second moment, torch's default and StyleGAN2's."""
 
 
 class Recipe(Protocol):
@@ -66,23 +70,59 @@ def set_learning_rates(optimisers: Iterable[torch.optim.Optimizer], factor: floa
             group["lr"] = group["first_lr"] * factor
 
 
+def group_by_rate(
+    parameters: Iterable[tuple[str, nn.Parameter]], *, equalised: bool
+) -> dict[float, list[nn.Parameter]]:
+    """Sorts a generator's parameters by the factor on their learning rate, greatest first.
+
+    With an equalised learning rate (Karras et al., arXiv:1710.10196, section 4.1) a layer stores w/c and multiplies by
+    c when it is used: a step of Adam, which does not see the gradient's scale, moves w by c times the rate. Our layers
+    hold w itself; for the same step their rate is c times as great.
+
+    Args:
+        parameters: By their names in `Gfpgan`; those that need no gradient are left out.
+        equalised: Whether to move them as the paper's network moves; otherwise all alike, but for the mapping network.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        plain = MLP_RATE if ".style_mlp." in name else 1.0
+        groups.setdefault(clean_factor(name, parameter) if equalised else plain, []).append(parameter)
+    return dict(sorted(groups.items(), reverse=True))
+
+
 def make_adam(
-    parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], lazy_every: int = 0
+    groups: Mapping[float, Iterable[nn.Parameter]], rate: float, betas: tuple[float, float], lazy_every: int = 0
 ) -> torch.optim.Optimizer:
     """Makes an Adam; with lazy regularisation its rate and memory shrink as StyleGAN2's do (appendix B).
 
     Args:
-        parameters: Those that have no gradient are left out.
+        groups: Parameters by the factor on their rate; those that need no gradient are left out.
         rate: Learning rate.
         betas: Of Adam.
         lazy_every: Steps from one regularisation to the next; 0 is none.
     """
     ratio = lazy_every / (lazy_every + 1) if lazy_every else 1.0
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=rate * ratio, betas=(betas[0] ** ratio, betas[1] ** ratio))
-    for group in optimiser.param_groups:
-        group["first_lr"] = group["lr"]
-    return optimiser
+    made = [
+        {
+            "params": [parameter for parameter in parameters if parameter.requires_grad],
+            "lr": rate * ratio * factor,
+            "first_lr": rate * ratio * factor,
+            # The gradient of w is 1/c of that of w/c, to which the epsilon belongs.
+            "eps": ADAM_EPSILON / factor,
+        }
+        for factor, parameters in groups.items()
+    ]
+    return torch.optim.Adam(made, betas=(betas[0] ** ratio, betas[1] ** ratio))
+
+
+def clip_gradient(generator: nn.Module, config: OptimiserConfig) -> dict[str, Tensor]:
+    """Shortens the generator's gradient where `clip_norm` asks for it; returns its length before as `gradient`."""
+    if not config.clip_norm:
+        return {}
+    parameters = [parameter for parameter in generator.parameters() if parameter.grad is not None]
+    return {"gradient": nn.utils.clip_grad_norm_(parameters, config.clip_norm)}
 
 
 def share_gradients(networks: Iterable[nn.Module]) -> None:
@@ -103,6 +143,14 @@ def share_gradients(networks: Iterable[nn.Module]) -> None:
     for gradient in gradients:
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
+
+
+def mean_of_processes(value: Tensor) -> Tensor:
+    """Mean of a tensor over the processes, the same in all of them; the tensor itself where there is one."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value
 
 
 def mean_values(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

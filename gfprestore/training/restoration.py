@@ -22,7 +22,9 @@ from gfprestore.training.networks import (
 from gfprestore.training.objective import RestorationObjective, needs_components, needs_face, sample_noise
 from gfprestore.training.recipe import (
     average_into,
+    clip_gradient,
     ema_decay,
+    group_by_rate,
     make_adam,
     mean_values,
     share_gradients,
@@ -35,7 +37,7 @@ class Restoration:
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         self._config = config
         torch.manual_seed(config.run.seed)
-        generator = build_generator(config.generator)
+        generator = build_generator(config.generator, equalised=config.optimiser.equalised)
         if not config.losses.pyramid:
             generator.toRGB.requires_grad_(False)
         self._discriminators = build_discriminators(
@@ -62,11 +64,6 @@ class Restoration:
             seed=config.run.seed,
             autocast=config.run.precision == "bf16",
         )
-
-    @property
-    def identity(self) -> nn.Module | None:
-        """The recognition network of the identity loss, which validation may use."""
-        return self._frozen.identity
 
     def train_step(self, step: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Runs one step; see `Recipe`."""
@@ -97,10 +94,7 @@ class Restoration:
                 torch.autograd.backward(total / len(batches))
             fakes.append(fake)
             parts.append(values)
-        means = mean_values(parts)
-        if self._config.optimiser.clip_norm:
-            parameters = [p for p in self._generator.parameters() if p.grad is not None]
-            means["gradient"] = nn.utils.clip_grad_norm_(parameters, self._config.optimiser.clip_norm)
+        means = mean_values(parts) | clip_gradient(self._generator, self._config.optimiser)
         optimiser.step()
         average_into(self._average, self._generator, ema_decay(self._config.optimiser))
         return means, fakes
@@ -128,13 +122,14 @@ class Restoration:
 
     def _make_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         config, losses = self._config.optimiser, self._config.losses
-        optimisers = {"generator": make_adam(self._generator.parameters(), config.learning_rate, config.betas)}
+        groups = group_by_rate(self._generator.named_parameters(), equalised=config.equalised)
+        optimisers = {"generator": make_adam(groups, config.learning_rate, config.betas)}
         rate = config.learning_rate * config.discriminator_rate
         for name, network in self._discriminators.items():
             is_face = name == "face"
             betas = config.betas if is_face else config.component_betas
             lazy = losses.r1_every if is_face and losses.r1 else 0
-            optimisers[name] = make_adam(network.parameters(), rate, betas, lazy)
+            optimisers[name] = make_adam({1.0: network.parameters()}, rate, betas, lazy)
         return optimisers
 
     def _wrap(self, generator: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import statistics
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -23,8 +24,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 
+from gfprestore.nn.gfpgan import StyleGan2Decoder
 from gfprestore.training import networks, restoration
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import load_config
@@ -86,7 +89,13 @@ def our_step(options: argparse.Namespace, batch: Batch) -> Callable[[int], objec
     frozen = networks.FrozenNetworks(vgg19=Vgg19Features().requires_grad_(False), identity=identity)
     # Random values cost as much as the published ones, which need a download.
     restoration.load_frozen = lambda _config: frozen
-    recipe = restoration.Restoration(our_config(options), torch.device(options.device))
+    config = our_config(options)
+    with tempfile.TemporaryDirectory() as folder:
+        # So is the prior that the release keeps as it is.
+        prior = Path(folder, "prior.safetensors")
+        save_file(StyleGan2Decoder(networks.generator_shape(config.generator)).state_dict(), prior)
+        config = replace(config, generator=replace(config.generator, prior=str(prior)))
+        recipe = restoration.Restoration(config, torch.device(options.device))
     batch = batch.to(torch.device(options.device), torch.channels_last)
     return lambda step: recipe.train_step(step, [batch])
 
