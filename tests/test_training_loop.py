@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -650,9 +651,10 @@ def arguments_of(faces: Path, output: Path, *changes: str, preset: str = "releas
     return ["run", preset, "-o", str(output), *(part for change in every for part in ("--set", change))]
 
 
-def test_an_unreadable_face_ends_the_program_with_a_checkpoint(tmp_path):
+def test_an_unreadable_face_ends_the_program_with_a_checkpoint(faces, tmp_path):
     folder, output = tmp_path / "faces", tmp_path / "run"
     folder.mkdir()
+    shutil.copy(faces.parent / "prior.safetensors", tmp_path)
     for index in range(4):
         cv2.imwrite(str(folder / f"{index}.png"), np.full((32, 32, 3), 50 * index, np.uint8))
     # The last of the first round, so that a step comes before it.

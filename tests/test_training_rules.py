@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_training import SIDE, TINY
 from torch import Tensor, nn
 
@@ -147,7 +148,7 @@ def assert_lazy(lazy: torch.optim.Optimizer, plain: torch.optim.Optimizer, every
 
 def test_lazy_regularisation_slows_adam():
     parameters = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(3))]
-    plain, lazy = (make_adam(parameters, 2e-3, (0.5, 0.99), every) for every in (0, 16))
+    plain, lazy = (make_adam({1.0: parameters}, 2e-3, (0.5, 0.99), every) for every in (0, 16))
     assert rates_of(plain)[id(parameters[0])] == pytest.approx((2e-3, 0.5, 0.99))
     assert rates_of(lazy)[id(parameters[0])] == pytest.approx((2e-3 * 16 / 17, 0.5 ** (16 / 17), 0.99 ** (16 / 17)))
     assert_lazy(lazy, plain, 16, count=2)
@@ -183,7 +184,8 @@ def test_the_mapping_learns_a_hundred_times_slower(factor):
         others = [p for key, p in decoder.named_parameters() if key.endswith(f"modulation.{kind}")]
         assert len(mapping) == 2 and len(others) == 11
         ratios = {rates[id(slow)][0] / rates[id(other)][0] for slow in mapping for other in others}
-        assert sorted(ratios) == pytest.approx([0.01] * len(ratios))
+        # Ours hold the factor sqrt(2) of the published leaky ReLU, whose layers take a hundredth of the steps.
+        assert sorted(ratios) == pytest.approx([0.01 * 2**0.5] * len(ratios))
 
 
 class Watcher:
@@ -294,10 +296,12 @@ def test_the_transform_reaches_as_many_channels_as_it_is_asked_to():
     assert reached == {"none": [], "half": [0.5] * 3, "full": [1.0] * 3}
 
 
-def test_the_prior_stays_as_it_is_where_it_is_not_trained():
-    moved = {}
+def test_the_prior_stays_as_it_is_where_it_is_not_trained(tmp_path):
+    prior, moved = tmp_path / "prior.safetensors", {}
+    state = recipe_of(preset="prior").modules["generator"].state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, prior)
     for trains in ("true", "false"):
-        recipe = recipe_of(f"generator.train_prior={trains}", "losses.r1=0")
+        recipe = recipe_of(f"generator.train_prior={trains}", f"generator.prior={prior}", "losses.r1=0")
         network = recipe.modules["generator"]
         before = {key: value.clone() for key, value in network.state_dict().items()}
         recipe.train_step(0, [random_batch(2)])
@@ -338,22 +342,23 @@ def drawn_codes(mixing: float, steps: int) -> list[Tensor]:
     return codes
 
 
-def crossing_of(codes: Tensor) -> int:
-    """Layer from which a second code takes over, in every row the same one; the number of layers without one."""
+def crossings_of(codes: Tensor) -> list[int]:
+    """For every row the layer from which a second code takes over; the number of layers where none does."""
     changes = (codes[:, 1:] != codes[:, :-1]).any(2)  # [N K-1]
-    assert torch.equal(changes, changes[:1].expand_as(changes)) and changes[0].sum() <= 1
+    assert changes.sum(1).max() <= 1
     # The rows are different faces.
     assert len({tuple(row.tolist()) for row in codes[:, 0]}) == len(codes)
-    return int(changes[0].nonzero()[0]) + 1 if changes.any() else codes.shape[1]
+    return [int(row.nonzero()[0]) + 1 if row.any() else codes.shape[1] for row in changes]
 
 
 def test_two_codes_are_mixed_as_often_as_is_asked():
     layers = 8
-    assert [crossing_of(codes) for codes in drawn_codes(0, 2)] == [layers] * 4
-    crossings = [crossing_of(codes) for codes in drawn_codes(1, 5)]
-    assert len(crossings) == 10 and max(crossings) < layers and len(set(crossings)) > 3
-    some = [crossing_of(codes) for codes in drawn_codes(0.5, 5)]
-    assert 2 <= sum(crossing < layers for crossing in some) <= 8
+    none, every, some = (
+        [crossing for codes in drawn_codes(mixing, 3) for crossing in crossings_of(codes)] for mixing in (0, 1, 0.5)
+    )
+    assert none == [layers] * 24
+    assert len(every) == 24 and max(every) < layers and len(set(every)) > 3
+    assert 6 <= sum(crossing < layers for crossing in some) <= 18
 
 
 def test_path_length_has_the_right_gradient():

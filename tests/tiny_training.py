@@ -17,6 +17,7 @@ TINY = (
     "generator.latent_size=8",
     "generator.mlp_layers=2",
     "generator.train_prior=true",
+    "generator.random_prior=true",
     "losses.perceptual=0",
     "losses.perceptual_style=0",
     "losses.lpips=0",
