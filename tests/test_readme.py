@@ -87,3 +87,15 @@ def test_the_python_example_compiles_and_its_imports_hold() -> None:
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
 def test_links_lead_somewhere(target: str) -> None:
     assert (PROJECT / target).exists()
+
+
+def test_the_model_cards_configurations_are_read(tmp_path: Path) -> None:
+    from gfprestore.training.configfile import load_config
+
+    blocks = re.findall(
+        r"```toml\n(.*?)```", (PROJECT / "weights" / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert len(blocks) == 2
+    for block in blocks:
+        (tmp_path / "card.toml").write_text(block, encoding="utf-8")
+        assert load_config(str(tmp_path / "card.toml")).generator.weights is not None
