@@ -10,9 +10,10 @@ from pathlib import Path
 
 from gfprestore import __version__
 from gfprestore.atomic import remove_leftovers
+from gfprestore.chosenfaces import check_faces
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
-from gfprestore.errors import ExitCode, GfprestoreError, printable
+from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
 from gfprestore.folders import Job
 from gfprestore.machine import usable_cores
 from gfprestore.models import Models, load_models
@@ -57,10 +58,12 @@ def run_jobs(
         profiles: Whether to tell where the time went.
 
     Raises:
+        UsageError: The file of `faces_from` has no faces for these jobs, or the report would overwrite it.
         GfprestoreError: The run ended early; its summary has been said.
         KeyboardInterrupt: It was interrupted or terminated; the summary has been said too.
     """
     earlier: list[dict[str, object]] = []
+    _check_choice(options.faces_from, jobs, report_name, resume)
     if resume is not None:
         jobs, earlier = _unfinished(jobs, resume, say)
     _tidy_up(jobs, options)
@@ -85,6 +88,16 @@ def run_jobs(
         _restore_all(jobs, models, options, report, lines, say, shows_progress, stop)
         stop.raise_if_asked()
     return report.exit_code
+
+
+def _check_choice(faces_from: Path | None, jobs: Sequence[Job], report_name: str | None, resume: Path | None) -> None:
+    """Refuses a choice of faces that would come to nothing, before its photos are written without a restored face."""
+    if faces_from is None:
+        return
+    check_faces(faces_from, (job.source for job in jobs))
+    goes_on = resume is not None and _is_same_file(resume, faces_from)
+    if report_name is not None and _is_same_file(Path(report_name), faces_from) and not goes_on:
+        raise UsageError("--report would overwrite the file of --faces-from; name another file with --report.")
 
 
 def _tidy_up(jobs: Sequence[Job], options: RestoreOptions) -> None:
