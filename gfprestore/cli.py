@@ -85,7 +85,8 @@ def main(
         options,
         report_name=report,
         resume=resume,
-        say=_talk(quiet),
+        say=_ignore if quiet else _tell,
+        complain=_tell,
         shows_progress=shows_progress,
         profiles=profile,
     )
@@ -98,12 +99,12 @@ def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
     return ExitCode.OK
 
 
-def _talk(quiet: bool) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        if not quiet:
-            click.echo(line, err=True)
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
-    return say
+
+def _ignore(_line: str) -> None:
+    """A quiet run says nothing but errors."""
 
 
 def _set_up_logging(quiet: bool, verbose: bool) -> None:

@@ -228,6 +228,27 @@ def test_quiet_says_nothing(album: Path, tmp_path: Path, seen: list[RestoreOptio
     assert (code, result.stdout, result.stderr) == (ExitCode.OK, "", "")
 
 
+def test_quiet_tells_of_failed_photos(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
+    (album / "broken.jpg").write_bytes(b"nothing")
+    code, result = call(album, "-o", tmp_path / "out", "-q")
+    assert code == ExitCode.SOME_FAILED
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"failed: {album / 'broken.jpg'}: ")
+
+
+def test_quiet_tells_of_a_fault(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(run, "load_models", load)
+    with pytest.raises(KeyError):
+        main([str(album), "-o", str(tmp_path / "out"), "-q"], standalone_mode=False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a fault in gfprestore itself" in line
+
+
 def test_version_and_help() -> None:
     assert call("--version")[1].stdout == f"gfprestore {__version__}\n"
     code, result = call("-h")
