@@ -295,7 +295,9 @@ def test_output_must_be_a_writable_folder(album: Path, tmp_path: Path, monkeypat
         plan_jobs([album], tmp_path / "out")
 
 
-def test_a_folder_that_cannot_be_read_is_named(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unreadable_m(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets nobody read folders named m, as file modes would where tests do not run as root."""
     scan = os.scandir
 
     def refuse(path: Path) -> object:
@@ -304,8 +306,44 @@ def test_a_folder_that_cannot_be_read_is_named(album: Path, tmp_path: Path, monk
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UsageError, match=r"/m cannot be read \(Permission denied\)"):
-        plan_jobs([album], tmp_path / "out")
+
+
+@pytest.mark.usefixtures("unreadable_m")
+def test_a_folder_inside_that_cannot_be_read_is_left_out_and_told(
+    album: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for given_input in (album, album / "**"):
+        caplog.clear()
+        assert relatives(plan_jobs([given_input], tmp_path / "out")) == ["a.PNG", "b.jpg", "z/c.tif"]
+        assert caplog.messages == [f"The folder {album}/m is left out: it cannot be read (Permission denied)."]
+
+
+@pytest.mark.usefixtures("unreadable_m")
+def test_a_named_folder_that_cannot_be_read_is_an_error(album: Path, tmp_path: Path) -> None:
+    for given_input in (album / "m", album / "m" / "*.webp"):
+        with pytest.raises(UsageError, match=r"/m cannot be read \(Permission denied\)"):
+            plan_jobs([album / "b.jpg", given_input], tmp_path / "out")
+
+
+def test_links_to_themselves_or_without_access_are_left_out_when_links_are_followed(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (album / "self").symlink_to("self")
+    (album / "self.jpg").symlink_to("self.jpg")
+    plain = ["a.PNG", "b.jpg", "m/e.webp", "m/n/d.JPeG", "z/c.tif"]
+    assert relatives(plan_jobs([album], tmp_path / "out", follows_links=True)) == plain
+    assert caplog.messages == [f"Left out in {album}, since no file of that folder is behind the name: 2."]
+    # As root everything is readable, so the refusal of a file behind a link is played.
+    (album / "closed.jpg").symlink_to(tmp_path / "closed" / "x.jpg")
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert relatives(plan_jobs([album], tmp_path / "out", follows_links=True)) == plain
 
 
 def test_folders_deeper_than_pythons_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
