@@ -74,6 +74,8 @@ def restore_photos(
         batch_size=options.batch_size,
         max_open=plan.most_open,
         first=1,
+        weigh=_pixel_bytes,
+        limit=plan.queue_bytes,
     )
     finish = partial(_finish, models=models, options=options, should_stop=should_stop)
     outcomes = map_ahead(
@@ -81,7 +83,8 @@ def restore_photos(
         finish,
         workers=plan.finishers,
         ahead=plan.finish_ahead,
-        weigh=lambda batched: _pixel_bytes(batched[0]),
+        # The photo and its result, which at --upscale 4 is sixteen times as large.
+        weigh=lambda batched: _pixel_bytes(batched[0]) * (1 + options.upscale**2),
         limit=plan.queue_bytes,
     )
     yield from (outcome for outcome in outcomes if outcome is not None)
