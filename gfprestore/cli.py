@@ -5,6 +5,7 @@ Only click is imported before the arguments are known: `--help` must not wait fo
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -93,6 +94,9 @@ def main(
 
 
 def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A pipe may have an encoding that lacks letters of the names.
+        sys.stdout.reconfigure(errors="backslashreplace")
     for job in jobs:
         note = "" if options.overwrite or not os.path.lexists(job.target) else "  (exists: would be skipped)"
         click.echo(f"{printable(job.source)} -> {printable(job.target)}{note}")

@@ -70,6 +70,8 @@ class ReportFile:
             return
         try:
             torn = _check_replaceable(Path(name))
+            # Such as the output folder, before the first result is there.
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
             self._stream = Path(name).open("a" if append else "w", encoding="ascii", newline="\n")  # noqa: SIM115
             if append and torn:
                 self._stream.write("\n")

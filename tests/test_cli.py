@@ -200,6 +200,24 @@ def test_dry_run_writes_nothing(album: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_lists_names_that_the_encoding_of_stdout_lacks(tmp_path: Path) -> None:
+    write_photo_file(tmp_path / "album" / "Käthe \u4e2d.png")
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    process = start(tmp_path / "album", "-o", tmp_path / "out", "--dry-run", env=environment, encoding="cp1252")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "Käthe \\u4e2d.png -> " in out
+
+
+def test_verbose_shows_escapes_in_names(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
+    write_photo_file(album / "red\x1b[31m.png", faces=1)
+    code, result = call(album, "-o", tmp_path / "out", "-v", "--strength", 0)
+    assert code == ExitCode.OK
+    # Both what was found and what was decided about it are told.
+    assert result.stderr.count("red\\x1b[31m.png: ") == 2
+    assert "\x1b" not in result.stderr
+
+
 def test_report_on_stdout_is_all_of_stdout(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
     code, result = call(album, "-o", tmp_path / "out", "--report", "-")
     assert code == ExitCode.OK
@@ -261,12 +279,12 @@ def test_version_and_help() -> None:
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom gfprestore.cli import run; run()"
 
 
-def start(*arguments: object, **settings: object) -> subprocess.Popen[str]:
+def start(*arguments: object, encoding: str = "utf-8", **settings: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", START, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding=encoding,
         **settings,  # type: ignore[call-overload]
     )
 
