@@ -117,6 +117,8 @@ def test_every_option_has_help_and_a_section() -> None:
         (["--format", "gif"], "--format"),
         (["--sharpen"], "--sharpen"),
         (["-q", "-v"], "--quiet and --verbose"),
+        (["--weights", "/no/such/folder"], "--weights"),
+        (["--colorize", "in/"], "--colorize must be followed by another option or by --, or be written as"),
     ],
 )
 def test_wrong_usage(album: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
