@@ -5,6 +5,7 @@ Only click is imported before the arguments are known: `--help` must not wait fo
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -85,25 +86,29 @@ def main(
         options,
         report_name=report,
         resume=resume,
-        say=_talk(quiet),
+        say=_ignore if quiet else _tell,
+        complain=_tell,
         shows_progress=shows_progress,
         profiles=profile,
     )
 
 
 def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A pipe may have an encoding that lacks letters of the names.
+        sys.stdout.reconfigure(errors="backslashreplace")
     for job in jobs:
         note = "" if options.overwrite or not os.path.lexists(job.target) else "  (exists: would be skipped)"
         click.echo(f"{printable(job.source)} -> {printable(job.target)}{note}")
     return ExitCode.OK
 
 
-def _talk(quiet: bool) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        if not quiet:
-            click.echo(line, err=True)
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
-    return say
+
+def _ignore(_line: str) -> None:
+    """A quiet run says nothing but errors."""
 
 
 def _set_up_logging(quiet: bool, verbose: bool) -> None:

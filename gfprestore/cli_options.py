@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from gfprestore.options import RestoreOptions
-from gfprestore.sections import LAST_SECTION, AutoShare, FiniteRange, section
+from gfprestore.sections import LAST_SECTION, AutoShare, BareChoice, FiniteRange, section
 
 DEFAULTS = RestoreOptions()
 A_PATH = click.Path(path_type=Path)
+A_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 files = section("Files")
 result = section("Result")
@@ -75,7 +76,7 @@ OPTIONS = (
     ),
     result(
         "--colorize",
-        type=click.Choice(["off", "auto", "always", "faces"]),
+        type=BareChoice(["off", "auto", "always", "faces"], bare="auto"),
         default=DEFAULTS.colorize,
         is_flag=False,
         flag_value="auto",
@@ -178,7 +179,7 @@ OPTIONS = (
         metavar="NAME|FILE",
         help="Face detection weights: auto, resnet50, mobilenet0.25, detector-compact, or the path of a weights file.",
     ),
-    machine("--weights", type=A_PATH, metavar="FOLDER", help="Folder searched first for weights."),
+    machine("--weights", type=A_FOLDER, metavar="FOLDER", help="Folder searched first for weights."),
     machine("--offline", is_flag=True, help="Never connect to the network."),
     machine("--device", default=DEFAULTS.device, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps."),
     machine(

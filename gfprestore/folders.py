@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def plan_jobs(
 
     With the format `auto` the target's suffix is decided by the source's name alone: kept where such files can be
     written, else `REPLACED_SUFFIXES`, and `.png` is added to a name whose suffix says nothing. With another format a
-    suffix of that format is kept and any other photo suffix replaced.
+    suffix of that format is kept and any other photo suffix replaced. A suffix is kept before the new one, as in
+    `x.heic.jpg`, where the result would else have the name of a photo that lies beside the source or of another result.
 
     Args:
         inputs: Files, folders and patterns in any mix.
@@ -102,7 +104,7 @@ def plan_jobs(
         for found in _find(given, output, suffixes, follows_links):
             relative = found.below.with_name(target_name(found.below.name, format))
             jobs.setdefault((found.source, relative), Job(found.source, output / relative, relative))
-    planned = list(jobs.values())
+    planned = _keep_suffixes(list(jobs.values()), output, format)
     if not planned:
         names = _listed([printable(given) for given in inputs])
         raise NoPhotosError(f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}.")
@@ -112,25 +114,64 @@ def plan_jobs(
     return planned
 
 
-def target_name(name: str, format: str) -> str:
+def target_name(name: str, format: str, *, keeps_suffix: bool = False) -> str:
     """File name of the result of a source of this name; see `plan_jobs`.
+
+    Args:
+        name: File name of the source.
+        format: `auto` or a key of `FORMAT_SUFFIXES`.
+        keeps_suffix: Keep a suffix that would be replaced, before the new one.
 
     Example:
         >>> [target_name(name, "auto") for name in ("a.JPEG", "a.gif", "a", "scan.0001")]
         ['a.JPEG', 'a.png', 'a.png', 'scan.0001.png']
         >>> target_name("a.JPEG", "jpg"), target_name("a.tif", "jpg")
         ('a.JPEG', 'a.jpg')
+        >>> target_name("a.heic", "auto", keeps_suffix=True)
+        'a.heic.jpg'
     """
     stem, suffix = split_suffix(name)
     lowered = suffix.lower()
     kept = KEPT_SUFFIXES if format == "auto" else FORMAT_SUFFIXES[format]
     if lowered in kept:
         return name
-    if lowered not in PHOTO_SUFFIXES:
+    if keeps_suffix or lowered not in PHOTO_SUFFIXES:
         stem = name
     if format == "auto":
         return stem + REPLACED_SUFFIXES.get(lowered, ".png")
     return stem + FORMAT_SUFFIXES[format][0]
+
+
+def _keep_suffixes(jobs: Sequence[Job], output: Path, format: str) -> list[Job]:
+    """Tells apart results that only lost what told their sources apart, such as an iPhone's x.heic and x.jpg.
+
+    What already lies in the output has no say, or the next run would choose other names; what lies beside the source
+    has one, or x.heic restored alone would take the place of x.jpg's result.
+    """
+    folds = _ignores_case(output)
+    names = Counter(_place(job.relative, folds) for job in jobs)
+
+    def kept(job: Job) -> Job:
+        if job.relative.name == job.source.name:
+            return job
+        if names[_place(job.relative, folds)] == 1 and not _lies_beside(job):
+            return job
+        relative = job.relative.with_name(target_name(job.source.name, format, keeps_suffix=True))
+        return Job(job.source, output / relative, relative)
+
+    return [kept(job) for job in jobs]
+
+
+def _lies_beside(job: Job) -> bool:
+    """Whether another photo beside the source has the result's name, and is not that result of an earlier run."""
+    beside = job.source.with_name(job.relative.name)
+    return os.path.lexists(beside) and os.path.realpath(beside.parent) != os.path.realpath(job.target.parent)
+
+
+def _place(relative: Path, folds: bool) -> str:
+    """What two results in one place have in common."""
+    text = str(relative)
+    return unicodedata.normalize("NFC", text).casefold() if folds else text
 
 
 def _is_pattern(given: Path) -> bool:
@@ -169,6 +210,9 @@ def _find(given: Path, output: Path, suffixes: frozenset[str], follows_links: bo
 def _find_pattern(given: Path, output: Path, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
     parts = given.parts
     fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
+    # A folder may be called `Album [1962]`: as with files, a name that exists is no pattern.
+    while fixed + 1 < len(parts) and Path(*parts[: fixed + 1]).is_dir():
+        fixed += 1
     root = Path(*parts[:fixed])
     walk = walk_photos(root, suffixes, parts[fixed:], skipped=output.resolve(), follows_links=follows_links)
     found = list(walk) if root.is_dir() else []
@@ -232,16 +276,11 @@ def _check_targets_differ(jobs: Sequence[Job], output: Path) -> None:
     folds = _ignores_case(output)
     taken: dict[str, Job] = {}
     for job in jobs:
-        text = str(job.relative)
-        key = unicodedata.normalize("NFC", text).casefold() if folds else text
-        other = taken.setdefault(key, job)
+        other = taken.setdefault(_place(job.relative, folds), job)
         if other is not job:
-            advice = "restore them in two runs with different --output folders"
-            if other.relative.stem == job.relative.stem and other.source.suffix != job.source.suffix:
-                advice = "use --format auto, or restore them in two runs with different --output folders"
             raise UsageError(
                 f"{printable(other.source)} and {printable(job.source)} would both be written to"
-                f" {printable(job.target)}; {advice}."
+                f" {printable(job.target)}; restore them in two runs with different --output folders."
             )
 
 

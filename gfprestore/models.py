@@ -99,7 +99,7 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
     facts: dict[str, object] = {"device": device, "precision": precision, "face": _facts(name, path)}
     upscaler = place.load_upscaler(say)
     facts["background"] = upscaler.description
-    recogniser = place.load_recogniser(facts)
+    recogniser = place.load_recogniser(facts, say)
     chroma = place.load_chroma(say)
     colourist = place.load_colourist(name) if chroma is not None else None
     if chroma is not None:
@@ -157,9 +157,11 @@ class _Place:
                 return parser, {"parser": _facts(name, path)}
         return None, {}
 
-    def load_recogniser(self, facts: dict[str, object]) -> FaceRecogniser | None:
+    def load_recogniser(self, facts: dict[str, object], say: Say) -> FaceRecogniser | None:
         options = self.options
         if options.identity_limit is None:
+            if options.recogniser is not None:
+                say("--recogniser does nothing without --identity-limit, such as --identity-limit 40.")
             return None
         path = options.recogniser or find_weights("w600k-mbf", folder=options.weights)
         if path is None or not path.is_file():

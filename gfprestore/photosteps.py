@@ -124,7 +124,7 @@ def finish_photo(
     size = result.pixels.shape[1], result.pixels.shape[0]
     outcome = Restored(work.job, tuple(records), size, watch.seconds, tuple(notes), tuple(refused))
     for line in outcome.decisions():
-        logger.debug("%s: %s", work.job.source, line)
+        logger.debug("%s: %s", printable(work.job.source), line)
     return outcome
 
 

@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.atomic import TargetExistsError
+from gfprestore.chosenfaces import NOT_LISTED, ChosenFaces, read_faces
 from gfprestore.dropping import DroppedError
-from gfprestore.errors import PhotoError
+from gfprestore.errors import PhotoError, printable
 from gfprestore.folders import Job
-from gfprestore.inwork import OpenPhoto, Wanted, in_hand, stamp_of
+from gfprestore.inwork import OpenPhoto, in_hand, stamp_of
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
 from gfprestore.photosteps import Crops, finish_photo, open_page, restore_crops, with_faces
 from gfprestore.report import Failed, Outcome, Skipped
-from gfprestore.reportfile import read_faces
 from gfprestore.retouch import RestoredCrop
 from gfprestore.stagetimes import Stopwatch
 from gfprestore.streams import map_ahead, map_batched
@@ -75,6 +74,8 @@ def restore_photos(
         batch_size=options.batch_size,
         max_open=plan.most_open,
         first=1,
+        weigh=_pixel_bytes,
+        limit=plan.queue_bytes,
     )
     finish = partial(_finish, models=models, options=options, should_stop=should_stop)
     outcomes = map_ahead(
@@ -82,7 +83,8 @@ def restore_photos(
         finish,
         workers=plan.finishers,
         ahead=plan.finish_ahead,
-        weigh=lambda batched: _pixel_bytes(batched[0]),
+        # The photo and its result, which at --upscale 4 is sixteen times as large.
+        weigh=lambda batched: _pixel_bytes(batched[0]) * (1 + options.upscale**2),
         limit=plan.queue_bytes,
     )
     yield from (outcome for outcome in outcomes if outcome is not None)
@@ -112,7 +114,7 @@ def _find_faces(
     work: Stage,
     models: Models,
     options: RestoreOptions,
-    wanted: Mapping[Path, Wanted] | None,
+    wanted: ChosenFaces | None,
     should_stop: Callable[[], bool],
 ) -> tuple[Stage, Crops]:
     """Returns the photo with its faces, and what the networks see of them: crops in 8-bit sRGB."""
@@ -123,13 +125,22 @@ def _find_faces(
     watch = Stopwatch(work.seconds)
     try:
         with in_hand(work.job):
-            chosen = None if wanted is None else wanted.get(work.job.source, {})
-            found, crops = with_faces(replace(work, wanted=chosen), models, options)
+            found, crops = with_faces(_with_choice(work, wanted), models, options)
     except PhotoError as error:
         return Failed(work.job, str(error)), []
-    logger.debug("%s: %d face%s", work.job.source, len(crops), "" if len(crops) == 1 else "s")
+    logger.debug("%s: %d face%s", printable(work.job.source), len(crops), "" if len(crops) == 1 else "s")
     watch.lap("detect")
     return replace(found, seconds=watch.seconds), crops
+
+
+def _with_choice(work: OpenPhoto, wanted: ChosenFaces | None) -> OpenPhoto:
+    if wanted is None:
+        return work
+    chosen = wanted.of(work.job.source)
+    if chosen is not None:
+        return replace(work, wanted=chosen)
+    photo = replace(work.photo, warnings=(*work.photo.warnings, NOT_LISTED))
+    return replace(work, photo=photo, wanted={})
 
 
 def _restore_batch(

@@ -70,6 +70,8 @@ class ReportFile:
             return
         try:
             torn = _check_replaceable(Path(name))
+            # Such as the output folder, before the first result is there.
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
             self._stream = Path(name).open("a" if append else "w", encoding="ascii", newline="\n")  # noqa: SIM115
             if append and torn:
                 self._stream.write("\n")
@@ -238,44 +240,6 @@ def read_lines(path: Path) -> dict[Path, dict[str, object]]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError(f"The report {printable(path)} cannot be read ({reason}); check --resume.") from error
-    return found
-
-
-def read_faces(path: Path) -> dict[Path, dict[int, list[FaceBox]]]:
-    """The boxes of every face in a report file, to choose faces by hand: delete the faces that are not wanted from it.
-
-    Returns:
-        Source as it was named -> page, from 0 -> boxes in photo pixel centres, of the last line that tells of it.
-
-    Raises:
-        UsageError: The file is missing or a line is not what a report holds.
-    """
-    boxes: dict[Path, dict[int, list[FaceBox]]] = {}
-    try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            for number, text in enumerate(stream, start=1):
-                line = _parse(text)
-                if line.get("kind") == "photo" and "faces" in line:
-                    boxes[Path(str(line["source"]))] = _boxes_of(line, path, number)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"The faces in {printable(path)} cannot be read ({reason}); check --faces-from.") from error
-    return boxes
-
-
-def _boxes_of(line: Mapping[str, object], path: Path, number: int) -> dict[int, list[FaceBox]]:
-    faces = line["faces"]
-    found: dict[int, list[FaceBox]] = {}
-    try:
-        if not isinstance(faces, list):
-            raise TypeError
-        for face in faces:
-            left, top, right, bottom = (float(side) for side in face["box"])
-            found.setdefault(int(face.get("page", 1)) - 1, []).append((left, top, right, bottom))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"Line {number} of {printable(path)} has a face without a box of four numbers; check --faces-from."
-        ) from error
     return found
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from gfprestore import __version__
 from gfprestore.atomic import remove_leftovers
+from gfprestore.chosenfaces import check_faces
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
-from gfprestore.errors import ExitCode, GfprestoreError, printable
+from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
 from gfprestore.folders import Job
 from gfprestore.machine import usable_cores
 from gfprestore.models import Models, load_models
@@ -38,6 +39,7 @@ def run_jobs(
     report_name: str | None,
     resume: Path | None,
     say: Say,
+    complain: Say | None = None,
     shows_progress: bool,
     profiles: bool = False,
 ) -> ExitCode:
@@ -53,14 +55,18 @@ def run_jobs(
         report_name: File for the JSON lines, `-` for standard output, None for none.
         resume: Report of an earlier run whose finished photos are left out.
         say: Takes one line for the user.
+        complain: Takes one line about an error, which a quiet run tells too; `say` by default.
         shows_progress: Whether to draw a progress bar on stderr.
         profiles: Whether to tell where the time went.
 
     Raises:
+        UsageError: The file of `faces_from` has no faces for these jobs, or the report would overwrite it.
         GfprestoreError: The run ended early; its summary has been said.
         KeyboardInterrupt: It was interrupted or terminated; the summary has been said too.
     """
+    complain = complain or say
     earlier: list[dict[str, object]] = []
+    _check_choice(options.faces_from, jobs, report_name, resume)
     if resume is not None:
         jobs, earlier = _unfinished(jobs, resume, say)
     _tidy_up(jobs, options)
@@ -73,7 +79,7 @@ def run_jobs(
         if report_name is not None:
             lines = stack.enter_context(ReportFile(report_name, append=goes_on))
         stop = stack.enter_context(StopRequest())
-        stack.enter_context(_accounting(report, lines, jobs, say, stop))
+        stack.enter_context(_accounting(report, lines, jobs, say, complain, stop))
         models = None
         try:
             with download_progress(is_shown=shows_progress) as progress:
@@ -82,9 +88,19 @@ def run_jobs(
             if lines is not None:
                 lines.start(len(jobs), _run_facts(options, models), () if goes_on else earlier)
         stop.waits = True
-        _restore_all(jobs, models, options, report, lines, say, shows_progress, stop)
+        _restore_all(jobs, models, options, report, lines, say, complain, shows_progress, stop)
         stop.raise_if_asked()
     return report.exit_code
+
+
+def _check_choice(faces_from: Path | None, jobs: Sequence[Job], report_name: str | None, resume: Path | None) -> None:
+    """Refuses a choice of faces that would come to nothing, before its photos are written without a restored face."""
+    if faces_from is None:
+        return
+    check_faces(faces_from, (job.source for job in jobs))
+    goes_on = resume is not None and _is_same_file(resume, faces_from)
+    if report_name is not None and _is_same_file(Path(report_name), faces_from) and not goes_on:
+        raise UsageError("--report would overwrite the file of --faces-from; name another file with --report.")
 
 
 def _tidy_up(jobs: Sequence[Job], options: RestoreOptions) -> None:
@@ -98,7 +114,7 @@ def _tidy_up(jobs: Sequence[Job], options: RestoreOptions) -> None:
 
 @contextmanager
 def _accounting(
-    report: Report, lines: ReportFile | None, jobs: Sequence[Job], say: Say, stop: StopRequest
+    report: Report, lines: ReportFile | None, jobs: Sequence[Job], say: Say, complain: Say, stop: StopRequest
 ) -> Iterator[None]:
     """Closes the account of a run however it ends: the report's last lines, and the summary.
 
@@ -121,7 +137,7 @@ def _accounting(
         raise
     except Exception:
         # Not held back: its traceback is what a report of the fault needs.
-        say("The run was ended by a fault in gfprestore itself; please report it with the traceback below.")
+        complain("The run was ended by a fault in gfprestore itself; please report it with the traceback below.")
         raise
     finally:
         stop.is_over = True
@@ -142,6 +158,7 @@ def _restore_all(
     report: Report,
     lines: ReportFile | None,
     say: Say,
+    complain: Say,
     shows_progress: bool,
     stop: StopRequest,
 ) -> None:
@@ -154,8 +171,9 @@ def _restore_all(
             report.add(outcome)
             if lines is not None:
                 lines.add(outcome)
+            tell = progress.say if shows_progress else complain if isinstance(outcome, Failed) else say
             for line in _remarks(outcome):
-                (progress.say if shows_progress else say)(line)
+                tell(line)
             progress.show(report)
 
 

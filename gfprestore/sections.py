@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -58,6 +58,31 @@ class AutoShare(FiniteRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Returns the share as a number."""
         return 1.0 if value == "auto" else super().convert(value, param, ctx)
+
+
+class BareChoice(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 on
+    """A choice for an option that may stand alone: click takes the word after it for its value, be it an input.
+
+    Args:
+        choices: What may be chosen.
+        bare: What the option means alone.
+    """
+
+    def __init__(self, choices: Sequence[str], *, bare: str) -> None:
+        super().__init__(choices)
+        self.bare = bare
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the choice; what is none is refused with advice on how to part it from the option."""
+        try:
+            return str(super().convert(value, param, ctx))
+        except click.BadParameter as error:
+            name = "The option" if param is None else param.opts[-1]
+            message = (
+                f"{error.message.rstrip('.')}; alone, {name} must be followed by another option or by --, "
+                f"or be written as {name}={self.bare}."
+            )
+            raise click.BadParameter(message, ctx, param) from error
 
 
 def section(title: str) -> Callable[..., Callable[[F], F]]:

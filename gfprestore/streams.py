@@ -96,9 +96,10 @@ def map_ahead(
 class _Group(Generic[K, R]):
     """One group whose results are still coming in."""
 
-    def __init__(self, key: K, size: int) -> None:
+    def __init__(self, key: K, size: int, weight: float) -> None:
         self.key = key
         self.size = size
+        self.weight = weight
         self.results: list[R] = []
 
     @property
@@ -113,15 +114,18 @@ def map_batched(
     batch_size: int,
     max_open: int,
     first: int | None = None,
+    weigh: Callable[[K], float] = lambda _: 0.0,
+    limit: float = math.inf,
 ) -> Generator[tuple[K, list[R]]]:
     """Yields each group's key with the results of its items, in order, computed in batches that span groups.
 
     A batch holds exactly `batch_size` items, but for the first and the last one, and for one run early because
-    `max_open` groups are held: one photo with a face, followed by ten thousand without, would be held for ever
-    otherwise.
+    `max_open` groups are held, or groups that weigh `limit`: one photo with a face, followed by ten thousand without,
+    would be held for ever otherwise.
 
-    Memory is bounded by `max_open`: at most that many groups, with all their items and results, are held here, beside
-    the one that was yielded last. The bound does not depend on the number of groups.
+    Memory is bounded by `max_open` and `limit`: at most that many groups, with all their items and results, are held
+    here, beside the one that was yielded last, and all but the last of them weigh less than `limit`. The bound does not
+    depend on the number of groups.
 
     Args:
         groups: Pairs of a key, of any kind, and that group's items, none to many.
@@ -130,12 +134,16 @@ def map_batched(
         max_open: Greatest number of groups held, at least 1.
         first: Most items in the first batch, so that the first results need not wait for company; None is as many as in
             the others.
+        weigh: Weight of a group by its key, in any unit.
+        limit: Weight of the groups held from which on no more are drawn before these are done, above 0.
 
     Raises:
         ValueError: The function returned another number of results than it was given items.
     """
-    if batch_size < 1 or max_open < 1:
-        raise ValueError(f"batch_size ({batch_size}) and max_open ({max_open}) must be at least 1")
+    if batch_size < 1 or max_open < 1 or limit <= 0:
+        raise ValueError(
+            f"batch_size ({batch_size}) and max_open ({max_open}) must be at least 1, limit ({limit}) above 0"
+        )
     held: deque[_Group[K, R]] = deque()
     waiting: deque[tuple[_Group[K, R], T]] = deque()
 
@@ -159,14 +167,15 @@ def map_batched(
     with _closing(groups) as iterator:
         while drawn := list(islice(iterator, 1)):
             key, items = drawn.pop()
-            held.append(_Group(key, len(items)))
+            held.append(_Group(key, len(items), weigh(key)))
             waiting.extend((held[-1], item) for item in items)
             del key, items
             while len(waiting) >= most:
                 run_batch()
-            if len(held) >= max_open and waiting and not held[0].is_complete:
-                run_batch()
             yield from take_complete()
+            if waiting and (len(held) >= max_open or sum(group.weight for group in held) >= limit):
+                run_batch()
+                yield from take_complete()
         while waiting:
             run_batch()
         yield from take_complete()

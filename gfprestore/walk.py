@@ -58,12 +58,12 @@ def walk_photos(
             first is entered, and none that lies in that folder, so that the walk ends soon.
 
     Raises:
-        UsageError: A folder cannot be read.
+        UsageError: The folder itself cannot be read; one inside it is left out with a logged warning.
     """
     real_root = root.resolve()
     left_out = 0
     # A stack instead of recursion: a path may hold more folders than Python allows nested calls.
-    stack = [_scan(root, Path(), _expand({0}, pattern))]
+    stack = [_scan_root(root, _expand({0}, pattern))]
     trail, linked = [real_root], set[Path]()
     while stack:
         step = next(stack[-1], None)
@@ -73,15 +73,18 @@ def walk_photos(
             continue
         entry, below, states = step
         matched = _advance(states, entry.name, pattern)
-        if entry.is_dir(follow_symlinks=follows_links):
+        is_folder = _is_folder(entry, follows_links)
+        if is_folder is None:
+            left_out += bool(matched)
+        elif is_folder:
             folder = trail[-1] / entry.name
             if entry.is_symlink() and matched:
                 folder = folder.resolve()
                 if folder in trail or folder in linked:
                     continue
                 linked.add(folder)
-            if matched and folder != skipped:
-                stack.append(_scan(Path(entry.path), below / entry.name, matched))
+            if matched and folder != skipped and (inner := _scan_inner(Path(entry.path), below / entry.name, matched)):
+                stack.append(inner)
                 trail.append(folder)
         elif len(pattern) in matched and split_suffix(entry.name)[1].lower() in suffixes:
             if _belongs(entry, None if follows_links else real_root):
@@ -92,16 +95,44 @@ def walk_photos(
         log.warning("Left out in %s, since no file of that folder is behind the name: %d.", printable(root), left_out)
 
 
-def _scan(folder: Path, below: Path, states: frozenset[int]) -> Iterator[tuple[os.DirEntry[str], Path, frozenset[int]]]:
-    try:
-        with os.scandir(folder) as entries:
-            visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(
-            f"The folder {printable(folder)} cannot be read ({reason}); grant access or name the others as inputs."
-        ) from error
+Entries = Iterator[tuple[os.DirEntry[str], Path, frozenset[int]]]
+"""What is in one folder: each entry, the folder's path below the root, and the parts of the pattern matched so far."""
+
+
+def _scan(folder: Path, below: Path, states: frozenset[int]) -> Entries:
+    with os.scandir(folder) as entries:
+        visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     return ((entry, below, states) for entry in visible)
+
+
+def _scan_root(root: Path, states: frozenset[int]) -> Entries:
+    try:
+        return _scan(root, Path(), states)
+    except OSError as error:
+        raise UsageError(
+            f"The folder {printable(root)} cannot be read ({_reason(error)}); grant access or name other inputs."
+        ) from error
+
+
+def _scan_inner(folder: Path, below: Path, states: frozenset[int]) -> Entries | None:
+    """One folder that cannot be read, such as `lost+found`, must not keep all others from being restored."""
+    try:
+        return _scan(folder, below, states)
+    except OSError as error:
+        log.warning("The folder %s is left out: it cannot be read (%s).", printable(folder), _reason(error))
+        return None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _is_folder(entry: os.DirEntry[str], follows_links: bool) -> bool | None:
+    """None where nobody can tell: a link to itself, or one into a folder without access."""
+    try:
+        return entry.is_dir(follow_symlinks=follows_links)
+    except OSError:
+        return None
 
 
 def _belongs(entry: os.DirEntry[str], real_root: Path | None) -> bool:
@@ -114,9 +145,9 @@ def _belongs(entry: os.DirEntry[str], real_root: Path | None) -> bool:
         return entry.is_file()
     try:
         real = Path(entry.path).resolve()
-    except (OSError, RuntimeError):  # A loop of links; RuntimeError up to Python 3.12.
+        return (real_root is None or real.is_relative_to(real_root)) and (real.is_file() or not real.exists())
+    except (OSError, RuntimeError):  # No access, or a loop of links: RuntimeError up to Python 3.12.
         return False
-    return (real_root is None or real.is_relative_to(real_root)) and (real.is_file() or not real.exists())
 
 
 def _expand(states: Iterable[int], pattern: tuple[str, ...]) -> frozenset[int]:

@@ -11,7 +11,8 @@ MOST_WORKERS = 4
 """Threads that read, and threads that finish photos: more only wait for the networks."""
 
 QUEUE_SHARE = 1 / 32
-"""Share of the machine's memory that the photos of one queue may fill; there are two."""
+"""Share of the machine's memory that the photos of one queue may fill; there are three: those whose faces are looked
+for, those that gather in a batch, and those that are finished, with their results."""
 
 
 @dataclass(frozen=True)

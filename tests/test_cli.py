@@ -117,6 +117,8 @@ def test_every_option_has_help_and_a_section() -> None:
         (["--format", "gif"], "--format"),
         (["--sharpen"], "--sharpen"),
         (["-q", "-v"], "--quiet and --verbose"),
+        (["--weights", "/no/such/folder"], "--weights"),
+        (["--colorize", "in/"], "--colorize must be followed by another option or by --, or be written as"),
     ],
 )
 def test_wrong_usage(album: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -200,6 +202,24 @@ def test_dry_run_writes_nothing(album: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_lists_names_that_the_encoding_of_stdout_lacks(tmp_path: Path) -> None:
+    write_photo_file(tmp_path / "album" / "Käthe \u4e2d.png")
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    process = start(tmp_path / "album", "-o", tmp_path / "out", "--dry-run", env=environment, encoding="cp1252")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "Käthe \\u4e2d.png -> " in out
+
+
+def test_verbose_shows_escapes_in_names(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
+    write_photo_file(album / "red\x1b[31m.png", faces=1)
+    code, result = call(album, "-o", tmp_path / "out", "-v", "--strength", 0)
+    assert code == ExitCode.OK
+    # Both what was found and what was decided about it are told.
+    assert result.stderr.count("red\\x1b[31m.png: ") == 2
+    assert "\x1b" not in result.stderr
+
+
 def test_report_on_stdout_is_all_of_stdout(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
     code, result = call(album, "-o", tmp_path / "out", "--report", "-")
     assert code == ExitCode.OK
@@ -228,6 +248,27 @@ def test_quiet_says_nothing(album: Path, tmp_path: Path, seen: list[RestoreOptio
     assert (code, result.stdout, result.stderr) == (ExitCode.OK, "", "")
 
 
+def test_quiet_tells_of_failed_photos(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
+    (album / "broken.jpg").write_bytes(b"nothing")
+    code, result = call(album, "-o", tmp_path / "out", "-q")
+    assert code == ExitCode.SOME_FAILED
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"failed: {album / 'broken.jpg'}: ")
+
+
+def test_quiet_tells_of_a_fault(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(run, "load_models", load)
+    with pytest.raises(KeyError):
+        main([str(album), "-o", str(tmp_path / "out"), "-q"], standalone_mode=False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a fault in gfprestore itself" in line
+
+
 def test_version_and_help() -> None:
     assert call("--version")[1].stdout == f"gfprestore {__version__}\n"
     code, result = call("-h")
@@ -240,12 +281,12 @@ def test_version_and_help() -> None:
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom gfprestore.cli import run; run()"
 
 
-def start(*arguments: object, **settings: object) -> subprocess.Popen[str]:
+def start(*arguments: object, encoding: str = "utf-8", **settings: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", START, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding=encoding,
         **settings,  # type: ignore[call-overload]
     )
 

@@ -89,6 +89,17 @@ def test_a_file_with_a_pattern_for_a_name_is_that_file(tmp_path: Path) -> None:
     assert relatives(plan_jobs([tmp_path / "a[1].jpg"], tmp_path / "out")) == ["a[1].jpg"]
 
 
+def test_a_folder_with_a_pattern_for_a_name_is_that_folder(tmp_path: Path) -> None:
+    make(tmp_path, "Album [1962]/a.png", "Album [1962]/[b]/c.png", "Album 1/a.png", "x/Album [1]/a.png")
+    for pattern, found in (
+        ("Album [1962]/*.png", ["a.png"]),
+        ("Album [1962]/[b]/?.png", ["c.png"]),
+        ("Album [1962]/**/*.png", ["[b]/c.png", "a.png"]),
+        ("Album [0-9]/*.png", ["Album 1/a.png"]),
+    ):
+        assert relatives(plan_jobs([tmp_path / pattern], tmp_path / "out")) == found
+
+
 def test_links_out_of_the_tree_are_left_out_and_told(
     album: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,23 +230,68 @@ def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "inputs", "format", "advice"),
+    ("names", "inputs", "format"),
     [
-        (["in/a.jpg", "in/a.png"], ["in"], "png", "--format auto"),
-        (["in/a.gif", "in/a.png"], ["in"], "auto", "--output"),
-        (["x/a.jpg", "y/a.jpg"], ["x", "y"], "auto", "--output"),
-        (["x/a.jpg", "y/a.jpg"], ["x/a.jpg", "y"], "auto", "--output"),
+        (["x/a.jpg", "y/a.jpg"], ["x", "y"], "auto"),
+        (["x/a.jpg", "y/a.jpg"], ["x/a.jpg", "y"], "auto"),
+        (["x/a.heic", "y/a.heic"], ["x", "y"], "auto"),
+        (["x/a.jpg", "y/a.jpg"], ["x", "y"], "png"),
+        (["in/a.heic", "in/a.heic.jpg", "in/a.jpg"], ["in"], "auto"),
     ],
 )
 def test_two_sources_of_one_target_are_refused(
-    tmp_path: Path, names: list[str], inputs: list[str], format: str, advice: str
+    tmp_path: Path, names: list[str], inputs: list[str], format: str
 ) -> None:
     make(tmp_path, *names)
     with pytest.raises(UsageError) as caught:
         plan_jobs([tmp_path / name for name in inputs], tmp_path / "out", format=format)
     message = str(caught.value)
-    assert all(str(tmp_path / name) in message for name in names)
-    assert advice in message
+    assert all(str(tmp_path / name) in message for name in names[:2])
+    assert "--output" in message
+    assert "--format" not in message
+
+
+@pytest.mark.parametrize(
+    ("names", "format", "planned"),
+    [
+        (["x.heic", "x.jpg", "y.heic"], "auto", ["x.heic.jpg", "x.jpg", "y.jpg"]),
+        (["scan.gif", "scan.png"], "auto", ["scan.gif.png", "scan.png"]),
+        (["x.avif", "x.heic"], "auto", ["x.avif.jpg", "x.heic.jpg"]),
+        (["a.jpg", "a.png", "a.tif", "b.tif"], "png", ["a.jpg.png", "a.png", "a.tif.png", "b.png"]),
+        (["m/x.heic", "x.jpg"], "auto", ["m/x.jpg", "x.jpg"]),
+    ],
+)
+def test_a_suffix_is_kept_where_only_that_tells_sources_apart(
+    tmp_path: Path, names: list[str], format: str, planned: list[str]
+) -> None:
+    make(tmp_path / "in", *names)
+    for _ in range(2):
+        assert relatives(plan_jobs([tmp_path / "in"], tmp_path / "out", format=format)) == planned
+        for name in planned:  # What lies in the output has no say, so that the next run skips it.
+            make(tmp_path / "out", name)
+    for name, result in zip(names, planned, strict=True):
+        alone = plan_jobs([tmp_path / "in" / name], tmp_path / "alone", format=format)
+        if "x.avif" not in names:  # Neither has the name of a result: only together do they collide.
+            assert alone[0].relative.name == Path(result).name, "the same as among the others"
+
+
+def test_a_suffix_is_kept_for_a_photo_beside_the_source_though_it_is_no_input(tmp_path: Path) -> None:
+    make(tmp_path / "in", "x.heic", "x.jpg")
+    assert relatives(plan_jobs([tmp_path / "in" / "*.heic"], tmp_path / "out")) == ["x.heic.jpg"]
+    make(tmp_path / "own", "x.heic")
+    for _ in range(2):
+        assert relatives(plan_jobs([tmp_path / "own" / "x.heic"], tmp_path / "own")) == ["x.jpg"]
+        make(tmp_path / "own", "x.jpg")
+    make(tmp_path / "case", "x.heic", "X.JPG")
+    assert relatives(plan_jobs([tmp_path / "case"], tmp_path / "out")) == ["X.JPG", "x.jpg"]
+
+
+def test_suffixes_are_kept_by_the_letters_that_the_output_tells_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "in", "IMG_1.HEIC", "IMG_1.JPG")
+    monkeypatch.setattr(folders, "_ignores_case", lambda output: True)
+    assert relatives(plan_jobs([tmp_path / "in"], tmp_path / "out")) == ["IMG_1.HEIC.jpg", "IMG_1.JPG"]
 
 
 def test_names_that_differ_in_case_collide_where_the_output_ignores_it(
@@ -295,7 +351,9 @@ def test_output_must_be_a_writable_folder(album: Path, tmp_path: Path, monkeypat
         plan_jobs([album], tmp_path / "out")
 
 
-def test_a_folder_that_cannot_be_read_is_named(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unreadable_m(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets nobody read folders named m, as file modes would where tests do not run as root."""
     scan = os.scandir
 
     def refuse(path: Path) -> object:
@@ -304,8 +362,44 @@ def test_a_folder_that_cannot_be_read_is_named(album: Path, tmp_path: Path, monk
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UsageError, match=r"/m cannot be read \(Permission denied\)"):
-        plan_jobs([album], tmp_path / "out")
+
+
+@pytest.mark.usefixtures("unreadable_m")
+def test_a_folder_inside_that_cannot_be_read_is_left_out_and_told(
+    album: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for given_input in (album, album / "**"):
+        caplog.clear()
+        assert relatives(plan_jobs([given_input], tmp_path / "out")) == ["a.PNG", "b.jpg", "z/c.tif"]
+        assert caplog.messages == [f"The folder {album}/m is left out: it cannot be read (Permission denied)."]
+
+
+@pytest.mark.usefixtures("unreadable_m")
+def test_a_named_folder_that_cannot_be_read_is_an_error(album: Path, tmp_path: Path) -> None:
+    for given_input in (album / "m", album / "m" / "*.webp"):
+        with pytest.raises(UsageError, match=r"/m cannot be read \(Permission denied\)"):
+            plan_jobs([album / "b.jpg", given_input], tmp_path / "out")
+
+
+def test_links_to_themselves_or_without_access_are_left_out_when_links_are_followed(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (album / "self").symlink_to("self")
+    (album / "self.jpg").symlink_to("self.jpg")
+    plain = ["a.PNG", "b.jpg", "m/e.webp", "m/n/d.JPeG", "z/c.tif"]
+    assert relatives(plan_jobs([album], tmp_path / "out", follows_links=True)) == plain
+    assert caplog.messages == [f"Left out in {album}, since no file of that folder is behind the name: 2."]
+    # As root everything is readable, so the refusal of a file behind a link is played.
+    (album / "closed.jpg").symlink_to(tmp_path / "closed" / "x.jpg")
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert relatives(plan_jobs([album], tmp_path / "out", follows_links=True)) == plain
 
 
 def test_folders_deeper_than_pythons_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +17,7 @@ import pytest
 from fakes import FakeDetector, fake_models
 from PIL import Image
 
-from gfprestore import photosteps
+from gfprestore import photosteps, pipeline
 from gfprestore.colorize import SoftTint
 from gfprestore.errors import DeviceError, OutputError
 from gfprestore.folders import Job, plan_jobs
@@ -23,6 +25,7 @@ from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import FoundFaces, Photo, RefusedFace
 from gfprestore.photofile import read_photo
+from gfprestore.photosteps import finish_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
 from gfprestore.reportfile import ReportFile
@@ -267,6 +270,59 @@ def test_the_number_of_photos_held_does_not_grow_with_the_folder(
         peaks.append(most)
     assert peaks[1] <= plan_work(4).most_photos
     assert peaks[1] <= peaks[0] + 2
+
+
+@pytest.mark.parametrize("batch_size", [4, 32])
+def test_large_photos_are_held_in_small_numbers_whatever_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    alive: weakref.WeakSet[Photo] = weakref.WeakSet()
+    most = 0
+
+    def counting_read(path: Path, page: int) -> Photo:
+        nonlocal most
+        photo = read_photo(path, page)
+        alive.add(photo)
+        most = max(most, len(alive))
+        return photo
+
+    # Each photo is as large as a queue may be.
+    plan = replace(plan_work(batch_size), queue_bytes=60 * 90 * 3, readers=1, read_ahead=1, finishers=2)
+    monkeypatch.setattr(pipeline, "plan_work", lambda _: plan)
+    monkeypatch.setattr(photosteps, "read_photo", counting_read)
+    jobs = album(tmp_path / "in", [1, 0] * 20)
+    for _ in restore_photos(jobs, fake_models(), RestoreOptions(batch_size=batch_size, upscale=0.5)):
+        gc.collect()
+    # Read, looked at, gathered, finished, and one more that is handed on between each two of them.
+    assert most <= 7
+
+
+def test_photos_are_finished_in_numbers_that_their_results_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = most = 0
+    lock = threading.Lock()
+
+    def slow(*arguments: object) -> object:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.03)
+        outcome = finish_photo(*arguments)  # type: ignore[arg-type]
+        with lock:
+            busy -= 1
+        return outcome
+
+    monkeypatch.setattr(pipeline, "finish_photo", slow)
+    jobs = album(tmp_path / "in", [0] * 8)
+    # Three photos fit in a queue, so do two with results of half their sides, but not one with four times its sides.
+    plan = replace(plan_work(4), queue_bytes=60 * 90 * 3 * 3, finishers=4, finish_ahead=8)
+    monkeypatch.setattr(pipeline, "plan_work", lambda _: plan)
+    for upscale, is_one_by_one in ((4, True), (0.5, False)):
+        most = 0
+        list(restore_photos(jobs, fake_models(), RestoreOptions(upscale=upscale, overwrite=True)))
+        assert (most == 1) is is_one_by_one
 
 
 def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,9 +174,18 @@ def test_a_photo_named_by_mistake_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == b"\xff\xd8\xff"
 
 
+def test_the_folders_of_a_report_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "reports" / "r"
+    with ReportFile(path) as file:
+        file.start(0, {})
+    assert read_statuses(path) == {}
+
+
 def test_a_report_that_cannot_be_written_or_read(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="--report"):
-        ReportFile(tmp_path / "none" / "r")
+    (tmp_path / "file").touch()
+    for name in ("file/r", "."):
+        with pytest.raises(OutputError, match="--report"):
+            ReportFile(tmp_path / name)
     with pytest.raises(UsageError, match="--resume"):
         read_statuses(tmp_path / "none")
 

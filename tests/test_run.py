@@ -82,6 +82,15 @@ def test_facts_hold_the_digest_of_every_file_that_was_read(tmp_path: Path, monke
     json.dumps(facts)
 
 
+def test_a_recogniser_that_is_not_asked_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    options = RestoreOptions(recogniser=tmp_path / "recogniser.onnx")
+    assert models._Place("cpu", "fp32", tmp_path, options, None).load_recogniser({}, said.append) is None
+    assert len(said) == 1
+    assert "--identity-limit" in said[0]
+    models._Place("cpu", "fp32", tmp_path, RestoreOptions(), None).load_recogniser({}, pytest.fail)
+
+
 def test_a_fault_of_gfprestore_itself_is_told_before_its_traceback(
     album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,6 +261,37 @@ def test_ahead_begins_no_more_than_may_be_held(weights: list[int], workers: int,
     assert taken == len(weights)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=30),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 20),
+)
+def test_batched_holds_no_more_than_it_may(
+    groups: list[tuple[int, int]], batch_size: int, max_open: int, limit: int
+) -> None:
+    def source() -> Iterator[tuple[int, list[int]]]:
+        for number, (_, size) in enumerate(groups):
+            # What was drawn before and not yet yielded is within both bounds.
+            assert sum(weight for weight, _ in groups[taken:number]) < limit
+            assert number - taken < max_open
+            yield number, [number] * size
+
+    taken = 0
+    stream = map_batched(
+        source(),
+        lambda batch: batch,
+        batch_size=batch_size,
+        max_open=max_open,
+        weigh=lambda number: groups[number][0],
+        limit=limit,
+    )
+    for key, results in stream:
+        assert (key, results) == (taken, [taken] * groups[taken][1])
+        taken += 1
+    assert taken == len(groups)
+
+
 @pytest.mark.parametrize(("workers", "ahead"), [(0, 1), (1, 0)])
 def test_numbers_below_one_are_refused(workers: int, ahead: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):

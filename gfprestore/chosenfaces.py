@@ -1,0 +1,105 @@
+"""The faces that somebody chose by hand: those that are left in a report file, photo by photo."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gfprestore.errors import UsageError, printable
+from gfprestore.reportfile import FaceBox
+
+NOT_LISTED = "The report of --faces-from does not list this photo's faces, so none was restored."
+"""What is told of a photo that a choice of faces says nothing about."""
+
+
+@dataclass(frozen=True)
+class ChosenFaces:
+    """Boxes of the chosen faces of every photo that a report lists."""
+
+    _by_name: dict[Path, Mapping[int, Sequence[FaceBox]]] = field(default_factory=dict)
+    _by_file: dict[str, Mapping[int, Sequence[FaceBox]]] = field(default_factory=dict)
+    """The same by the real path, since one folder has many names: `in`, `../in`, `/photos/in`."""
+
+    def of(self, source: Path) -> Mapping[int, Sequence[FaceBox]] | None:
+        """The boxes chosen in a photo by page, from 0, in photo pixel centres; None where the report lists it not."""
+        named = self._by_name.get(source)
+        return self._by_file.get(os.path.realpath(source)) if named is None else named
+
+    def add(self, source: Path, boxes: Mapping[int, Sequence[FaceBox]]) -> None:
+        """Takes the boxes of a photo, in place of what an earlier line told of it."""
+        self._by_name[source] = self._by_file[os.path.realpath(source)] = boxes
+
+
+def read_faces(path: Path) -> ChosenFaces:
+    """Reads the boxes of every face in a report file; whoever wants fewer faces deletes the others from it.
+
+    Raises:
+        UsageError: The file is missing or a line is not what a report holds: were it passed over, the faces of its
+            photo would be lost in silence.
+    """
+    chosen = ChosenFaces()
+    try:
+        # Editors on Windows put a byte order mark before the first line.
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
+            for number, text in enumerate(stream, start=1):
+                line = _parse(text, path, number)
+                if line.get("kind") == "photo" and "faces" in line:
+                    chosen.add(_source_of(line, path, number), _boxes_of(line, path, number))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"The faces in {printable(path)} cannot be read ({reason}); check --faces-from.") from error
+    return chosen
+
+
+def check_faces(path: Path, sources: Iterable[Path]) -> None:
+    """Refuses a choice of faces that has nothing to do with the photos of a run.
+
+    Raises:
+        UsageError: The file cannot be read, or lists the faces of none of the photos.
+    """
+    chosen = read_faces(path)
+    if all(chosen.of(source) is None for source in sources):
+        raise UsageError(
+            f"{printable(path)} lists the faces of none of these photos; name a report of the same photos with "
+            "--faces-from, and start where that run was started if it names them without a full path."
+        )
+
+
+def _parse(text: str, path: Path, number: int) -> Mapping[str, object]:
+    if not text.strip():
+        return {}
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"Line {number} of {printable(path)} is not JSON; correct or delete it, or name another --faces-from."
+        ) from error
+    if not isinstance(line, dict):
+        raise UsageError(f"Line {number} of {printable(path)} is no line of a report; check --faces-from.")
+    return line
+
+
+def _source_of(line: Mapping[str, object], path: Path, number: int) -> Path:
+    source = line.get("source")
+    if not isinstance(source, str):
+        raise UsageError(f"Line {number} of {printable(path)} names no source; check --faces-from.")
+    return Path(source)
+
+
+def _boxes_of(line: Mapping[str, object], path: Path, number: int) -> dict[int, list[FaceBox]]:
+    faces = line["faces"]
+    found: dict[int, list[FaceBox]] = {}
+    try:
+        if not isinstance(faces, list):
+            raise TypeError
+        for face in faces:
+            left, top, right, bottom = (float(side) for side in face["box"])
+            found.setdefault(int(face.get("page", 1)) - 1, []).append((left, top, right, bottom))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"Line {number} of {printable(path)} has a face without a box of four numbers; check --faces-from."
+        ) from error
+    return found
