@@ -197,6 +197,7 @@ def _assemble(
     canvas = models.upscaler.upscale(photo.pixels, size, should_stop)
     alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
     watch.lap("background")
+    metadata = photo.metadata
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
     paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
     watch.lap("paste")
@@ -211,11 +212,13 @@ def _assemble(
             photo_size=(width, height),
             canvas_size=size,
         )
+        # Colours are estimated as sRGB, and the profile of a gray scan may know none.
+        canvas, metadata = to_srgb(canvas, metadata.icc_profile), replace(metadata, icc_profile=None)
         canvas = colorize_photo(canvas, models.chroma, faces, options.color_strength)
         watch.lap("colour")
     if options.draw_boxes:
         draw_boxes(canvas, (width, height), [*(retouch.record for retouch in retouches), *work.refused])
-    metadata = photo.metadata
     if options.tag and (patches or is_coloured):
         metadata = tag_as_restored(metadata, models.face_model, __version__)
-    return replace(photo, pixels=canvas, alpha=alpha, is_gray=photo.is_gray and not is_coloured, metadata=metadata)
+    is_gray = photo.is_gray and not is_coloured
+    return replace(photo, pixels=canvas, alpha=alpha, is_gray=is_gray, metadata=metadata)

@@ -14,20 +14,38 @@ import numpy as np
 import pytest
 from fakes import FakeDetector, fake_models
 from PIL import Image
+from sample_photos import gray_profile, profile, shown
 
 from gfprestore import photosteps
 from gfprestore.colorize import SoftTint
+from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
 from gfprestore.folders import Job, plan_jobs
 from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
-from gfprestore.photo import FoundFaces, Photo, RefusedFace
-from gfprestore.photofile import read_photo
+from gfprestore.photo import DetectedFace, FoundFaces, Photo, PhotoMetadata, RefusedFace
+from gfprestore.photofile import read_photo, write_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
 from gfprestore.reportfile import ReportFile
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.workplan import plan_work
+
+
+class Painted:
+    """One strong colour everywhere."""
+
+    description, face_region = "paint", "face"
+
+    def estimate(self, lab: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.array([35, 30], np.float32), (*lab.shape[:2], 2)).copy()
+
+
+class NoFaces(FakeDetector):
+    """Finds none, whatever the first pixel says."""
+
+    def faces_of(self, pixels: np.ndarray) -> list[DetectedFace]:
+        return []
 
 
 def photo_pixels(faces: int, height: int = 60, width: int = 90) -> np.ndarray:
@@ -127,6 +145,25 @@ def test_gray_photos_are_coloured_and_colour_photos_left_alone(tmp_path: Path) -
     assert not (after[0] == after[0][..., :1]).all()
     np.testing.assert_allclose(*lightness, atol=1.0)
     np.testing.assert_array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("profiled", [profile("wide"), gray_profile(1.8)])
+def test_colours_are_the_same_whatever_the_profile_of_the_photo(profiled: bytes, deep: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    flat = np.full((60, 90, 3), 160 * 257 if deep else 160, np.uint16 if deep else np.uint8)
+    for name, icc_profile in (("plain.png", None), ("profiled.png", profiled)):
+        # What looks alike in both.
+        pixels = from_srgb(flat, icc_profile)
+        write_photo(folder / name, Photo(pixels, PhotoMetadata("PNG", icc_profile=icc_profile), is_gray=True))
+    jobs = plan_jobs([folder], tmp_path / "restored")
+    models = replace(fake_models(), chroma=Painted(), detector=NoFaces())  # type: ignore[arg-type]
+    list(restore_photos(jobs, models, RestoreOptions(upscale=1, colorize="auto")))
+    plain, found = (shown(job.target)[20, 20].astype(int) for job in jobs)
+    assert np.ptp(plain) > 50
+    np.testing.assert_allclose(found, plain, atol=2)
+    assert read_photo(jobs[1].target).pixels.dtype == flat.dtype
 
 
 def test_faces_chosen_by_hand(tmp_path: Path) -> None:
