@@ -220,5 +220,5 @@ def _assemble(
         draw_boxes(canvas, (width, height), [*(retouch.record for retouch in retouches), *work.refused])
     if options.tag and (patches or is_coloured):
         metadata = tag_as_restored(metadata, models.face_model, __version__)
-    is_gray = photo.is_gray and not is_coloured
+    is_gray = photo.is_gray and not is_coloured and not options.draw_boxes
     return replace(photo, pixels=canvas, alpha=alpha, is_gray=is_gray, metadata=metadata)

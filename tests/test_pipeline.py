@@ -166,6 +166,15 @@ def test_colours_are_the_same_whatever_the_profile_of_the_photo(profiled: bytes,
     assert read_photo(jobs[1].target).pixels.dtype == flat.dtype
 
 
+def test_boxes_are_in_colour_on_a_gray_photo(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    gray = cv2.cvtColor(read_photo(jobs[0].source).pixels, cv2.COLOR_RGB2GRAY)
+    gray[0, 0] = 1
+    Image.fromarray(gray).save(jobs[0].source)
+    list(restore_photos(jobs, fake_models(stripes), RestoreOptions(upscale=1, draw_boxes=True)))
+    assert (read_photo(jobs[0].target).pixels == [0, 255, 0]).all(axis=2).any()
+
+
 def test_faces_chosen_by_hand(tmp_path: Path) -> None:
     jobs = album(tmp_path / "in", [3, 2])
     outcomes = list(restore_photos(jobs, fake_models(), RestoreOptions()))
