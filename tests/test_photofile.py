@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageOps, PngImagePlugin
+from raw_tiffs import short, undefined, write_raw_tiff
 from sample_photos import colours, full_metadata, photo, saved
 
 from gfprestore.errors import PhotoError
@@ -43,6 +44,31 @@ def test_orientation_of_deep_tiffs_is_applied_once(orientation: int, tmp_path: P
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(0x0112, 3, 1, orientation, True)])
     np.testing.assert_array_equal(read_photo(path).pixels, np.rot90(pixels, turns))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("form", ['tiff:Orientation="%d"/>', "tiff:Orientation='%d'/>", "><tiff:Orientation>%d</a>"])
+def test_an_orientation_that_only_xmp_names_is_applied_once(suffix: str, form: str, tmp_path: Path) -> None:
+    packet = b"<a " + (form % 6).encode()
+    for dtype in (np.uint8, np.uint16) if suffix == ".tif" else (np.uint8,):
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".tif":
+            write_raw_tiff(path, colours(dtype), {700: undefined(packet)})
+        else:
+            write_photo(path, photo(xmp=packet), quality=100, overwrite=True)
+        found = read_photo(path)
+        as_stored = np.rot90(found.pixels.astype(int), 1)
+        np.testing.assert_allclose(as_stored, colours(dtype), atol=0 if suffix in (".tif", ".png") else 20)
+        write_photo(tmp_path / f"b{suffix}", found, overwrite=True)
+        assert read_photo(tmp_path / f"b{suffix}").pixels.shape == found.pixels.shape
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_tag_counts_where_xmp_says_otherwise(dtype: type, tmp_path: Path) -> None:
+    tags = {274: short("<", 8), 700: undefined(b'<a tiff:Orientation="6"/>')}
+    found = read_photo(write_raw_tiff(tmp_path / "a.tif", colours(dtype), tags))
+    np.testing.assert_array_equal(found.pixels, np.rot90(colours(dtype), 1))
+    assert found.metadata.xmp == b'<a tiff:Orientation="1"/>'
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
