@@ -103,7 +103,8 @@ def finish_photo(
     result = _assemble(work, crops, retouches, models, options, watch, should_stop, is_coloured=is_coloured)
     if options.save_faces is not None:
         # First, since a photo whose result is there counts as done.
-        save_faces(options.save_faces, work.job.relative, work.faces, retouches)
+        profile = work.photo.metadata.icc_profile
+        save_faces(options.save_faces, work.job.relative, work.faces, retouches, profile)
     records, refused = [retouch.record for retouch in retouches], [*work.refused]
     notes = [*work.photo.warnings, *doubts]
     pages: Iterable[Photo] = ()
@@ -167,7 +168,7 @@ def _further_pages(
         watch.lap("retouch")
         if options.save_faces is not None:
             name = work.job.relative.with_name(f"{work.job.relative.name}.page{page + 1}")
-            save_faces(options.save_faces, name, opened.faces, retouches)
+            save_faces(options.save_faces, name, opened.faces, retouches, opened.photo.metadata.icc_profile)
         told.records.extend(on_page(retouch.record, page + 1) for retouch in retouches)
         told.refused.extend(replace(item, page=page + 1) for item in opened.refused)
         is_coloured, doubts = decide_colouring(opened.photo.pixels, options)

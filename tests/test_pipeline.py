@@ -204,6 +204,26 @@ def test_extras_crops_boxes_times_and_tags(tmp_path: Path) -> None:
     assert b"algorithmicallyEnhanced" not in (read_photo(jobs[0].target).metadata.xmp or b"")
 
 
+def test_crops_of_an_earlier_run_give_way(tmp_path: Path) -> None:
+    jobs = album(tmp_path / "in", [3])
+    options = RestoreOptions(upscale=1, save_faces=tmp_path / "faces", overwrite=True)
+    list(restore_photos(jobs, fake_models(stripes), options))
+    other = tmp_path / "faces" / "other.png.9.before.png"
+    other.write_bytes(b"")
+    assert len(list((tmp_path / "faces").iterdir())) == 7
+    list(restore_photos(jobs, fake_models(stripes), replace(options, largest=1, strength=0)))
+    assert {path.name for path in (tmp_path / "faces").iterdir()} == {"0000.png.1.before.png", other.name}
+
+
+def test_crops_carry_the_profile_of_their_photo(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    pixels = read_photo(jobs[0].source).pixels
+    Image.fromarray(pixels).save(jobs[0].source, icc_profile=profile("wide"))
+    list(restore_photos(jobs, fake_models(stripes), RestoreOptions(upscale=1, save_faces=tmp_path / "faces")))
+    for path in (tmp_path / "faces").iterdir():
+        assert read_photo(path).metadata.icc_profile == profile("wide")
+
+
 def test_refused_faces_are_told_and_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     jobs = smooth_album(tmp_path / "in")
     models = fake_models()
