@@ -50,7 +50,8 @@ def open_page(job: Job, options: RestoreOptions, page: int = 0) -> Photo:
     """
     photo = read_photo(job.source, page)
     if options.descratch:
-        photo = replace(photo, pixels=fill_scratches(photo.pixels, find_scratches(photo.pixels)))
+        scratches = find_scratches(photo.pixels)
+        photo = replace(photo, pixels=fill_scratches(photo.pixels, scratches), is_filled=bool(scratches.any()))
     return photo
 
 
@@ -219,7 +220,20 @@ def _assemble(
         watch.lap("colour")
     if options.draw_boxes:
         draw_boxes(canvas, (width, height), [*(retouch.record for retouch in retouches), *work.refused])
-    if options.tag and (patches or is_coloured):
-        metadata = tag_as_restored(metadata, models.face_model, __version__)
+    used = _used(models, options, has_faces=bool(patches), is_coloured=is_coloured, is_filled=photo.is_filled)
+    if options.tag and used:
+        metadata = tag_as_restored(metadata, ", ".join(used), __version__)
     is_gray = photo.is_gray and not is_coloured and not options.draw_boxes
     return replace(photo, pixels=canvas, alpha=alpha, is_gray=is_gray, metadata=metadata)
+
+
+def _used(models: Models, options: RestoreOptions, *, has_faces: bool, is_coloured: bool, is_filled: bool) -> list[str]:
+    """What has changed a photo's pixels, beyond making them more or fewer: by name, for its metadata."""
+    used = [models.face_model] if has_faces else []
+    if not isinstance(models.upscaler, ResizeUpscaler) and options.background_strength > 0:
+        used.append(models.upscaler.description)
+    if models.chroma is not None and is_coloured:
+        used.append(f"colour by {models.chroma.description}")
+    if is_filled:
+        used.append("scratches filled")
+    return used

@@ -16,7 +16,7 @@ from fakes import FakeDetector, fake_models
 from PIL import Image
 from sample_photos import gray_profile, profile, shown
 
-from gfprestore import photosteps
+from gfprestore import __version__, photosteps
 from gfprestore.colorize import SoftTint
 from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
@@ -39,6 +39,15 @@ class Painted:
 
     def estimate(self, lab: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.array([35, 30], np.float32), (*lab.shape[:2], 2)).copy()
+
+
+class Redrawn:
+    """Stands in for an upscaling network."""
+
+    description = "Redrawer x2"
+
+    def upscale(self, pixels: np.ndarray, size: tuple[int, int], should_stop: object = bool) -> np.ndarray:
+        return resize_photo(pixels, size)
 
 
 class NoFaces(FakeDetector):
@@ -202,6 +211,42 @@ def test_extras_crops_boxes_times_and_tags(tmp_path: Path) -> None:
     untagged = replace(options, tag=False, overwrite=True)
     list(restore_photos(jobs, fake_models(stripes), untagged))
     assert b"algorithmicallyEnhanced" not in (read_photo(jobs[0].target).metadata.xmp or b"")
+
+
+def scratched() -> np.ndarray:
+    pixels = np.full((300, 400, 3), 90, np.uint8)
+    pixels[:, 200:202] = 250
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"upscaler": Redrawn()}, "gfprestore {} (Redrawer x2)"),
+        ({"chroma": Painted()}, "gfprestore {} (colour by paint)"),
+        ({"descratch": True}, "gfprestore {} (scratches filled)"),
+        ({"upscaler": Redrawn(), "background_strength": 0.0}, None),
+        ({}, None),
+    ],
+)
+def test_whatever_changes_pixels_is_named_in_the_result(
+    changed: dict[str, object], named: str | None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(scratched()).save(folder / "a.png")
+    models = replace(
+        fake_models(),
+        detector=NoFaces(),  # type: ignore[arg-type]
+        **{name: value for name, value in changed.items() if name in ("upscaler", "chroma")},  # type: ignore[arg-type]
+    )
+    settings = {name: value for name, value in changed.items() if name not in ("upscaler", "chroma")}
+    options = RestoreOptions(colorize="always" if "chroma" in changed else "off", **settings)  # type: ignore[arg-type]
+    jobs = plan_jobs([folder], tmp_path / "restored")
+    list(restore_photos(jobs, models, options))
+    metadata = read_photo(jobs[0].target).metadata
+    assert (b"algorithmicallyEnhanced" in (metadata.xmp or b"")) is (named is not None)
+    assert (named is None) or named.format(__version__).encode() in (metadata.exif or b"")
 
 
 def test_crops_of_an_earlier_run_give_way(tmp_path: Path) -> None:
