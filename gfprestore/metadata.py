@@ -13,7 +13,9 @@ from PIL import Image, JpegImagePlugin
 
 from gfprestore import exif
 from gfprestore.colour import profile_space
+from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
+from gfprestore.pngchunks import text_chunks
 from gfprestore.tifftags import describing_block
 
 EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
@@ -34,6 +36,9 @@ _XMP_NAMES = ("Iptc4xmpExt:DigitalSourceType", "tiff:Software")
 _XMP_ORIENTATION = re.compile(rb"(\btiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([0-9])")
 """An attribute or an element, and its number."""
 
+_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
+"""Pillow's, of PNG files with one channel of colour."""
+
 _LARGEST_DPI = 100_000
 """More than any scanner's: a larger number is damage."""
 
@@ -46,7 +51,7 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
 
     Args:
         image: Loaded.
-        stream: The file that it was opened from, for what Pillow loses of a TIFF's tags.
+        stream: The file that it was opened from, for what Pillow loses of a TIFF's tags and a PNG's text.
 
     Returns:
         The metadata, already upright; the orientation, 1 to 8; one sentence for each damaged part.
@@ -57,6 +62,8 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
     if profile is not None and not profile_space(profile):
         warnings.append("The colour profile is damaged and was left out.")
         profile = None
+    if profile is None:
+        profile = _stated_gamma(image)
     xmp = _bytes_or_none(info.get("xmp"))
     if turn is None:
         turn = _xmp_orientation(xmp or b"")
@@ -70,6 +77,7 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         jpeg_tables=_jpeg_tables(image),
         jpeg_subsampling=_jpeg_subsampling(image),
         comment=_comment(image),
+        png_text=text_chunks(stream) if image.format == "PNG" and stream is not None else (),
     )
     return metadata, turn, warnings
 
@@ -89,6 +97,14 @@ def _upright_exif(image: Image.Image, stream: BinaryIO | None) -> tuple[bytes | 
         return exif.upright(block), 1 if turn and image.format == "TIFF" else turn, warnings
     except exif.ExifError as error:
         return None, None, [f"The EXIF data are damaged ({error}) and were left out."]
+
+
+def _stated_gamma(image: Image.Image) -> bytes | None:
+    """A profile for a PNG that says nothing about its colours but a gamma other than sRGB's."""
+    gamma = image.info.get("gamma")
+    if image.format != "PNG" or not isinstance(gamma, float) or "srgb" in image.info or "icc_profile" in image.info:
+        return None
+    return gamma_profile(gamma, is_gray=image.mode in _GRAY_MODES)
 
 
 def _bytes_or_none(value: object) -> bytes | None:

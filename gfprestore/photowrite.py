@@ -21,7 +21,7 @@ from gfprestore.errors import PhotoError, printable
 from gfprestore.filepixels import FilePixels
 from gfprestore.jpegwriter import write_jpeg
 from gfprestore.photo import Photo
-from gfprestore.pngchunks import encode_png
+from gfprestore.pngchunks import encode_png, keyword
 from gfprestore.tiffwriter import append_page, write_tiff
 from gfprestore.walk import split_suffix
 
@@ -161,7 +161,7 @@ def _check_side(photo: Photo, format: str) -> None:
 def _write_jpeg(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
     _check_side(photo, "JPEG")
     notes = write_jpeg(stream, FilePixels(photo, _flattened), photo.metadata, quality)
-    return [*_depth_notes(photo), *_opacity_notes(photo), *notes]
+    return [*_depth_notes(photo), *_opacity_notes(photo), *_text_notes(photo, "JPEG"), *notes]
 
 
 def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
@@ -181,7 +181,7 @@ def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str
     except ValueError as error:
         raise _webp_fault(error) from error
     stream.write(buffer.getbuffer())
-    return [*_iptc_notes(photo, "WebP"), *_depth_notes(photo)]
+    return [*_iptc_notes(photo, "WebP"), *_text_notes(photo, "WebP"), *_depth_notes(photo)]
 
 
 def _webp_fault(error: ValueError) -> Exception:
@@ -212,11 +212,18 @@ def _write_png(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]
 
 def _write_tiff(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
     write_tiff(stream, FilePixels(photo), photo.metadata)
-    return []
+    return _text_notes(photo, "TIFF")
 
 
 def _iptc_notes(photo: Photo, format: str) -> list[str]:
     return [] if photo.metadata.iptc is None else [f"The IPTC data were left out, since {format} holds none."]
+
+
+def _text_notes(photo: Photo, format: str) -> list[str]:
+    if not photo.metadata.png_text:
+        return []
+    names = ", ".join(dict.fromkeys(printable(keyword(text)) for text in photo.metadata.png_text))
+    return [f"Text of the PNG ({names}) was left out, since {format} holds none."]
 
 
 _WRITERS: dict[str, Callable[[BinaryIO, Photo, int | None], list[str]]] = {
