@@ -17,6 +17,9 @@ PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 _CACHED_TRANSFORMS = 16
 """A folder rarely mixes more profiles; each transform holds a few hundred kilobytes."""
 
+_BAND_PIXELS = 1 << 20
+"""Converted at once: the colour engine wants eight bytes a pixel beside what it is given."""
+
 _SRGB_TOLERANCE = 2
 """Greatest difference, of 255, at which a profile counts as sRGB: the versions of sRGB itself differ by so much."""
 
@@ -44,17 +47,41 @@ def _transform(icc_profile: bytes, mode: str, *, to_srgb: bool) -> ImageCms.Imag
 def is_srgb(icc_profile: bytes | None) -> bool:
     """Whether pixels in this profile may be taken for sRGB: no profile, an unusable one, or one that is sRGB by effect.
 
-    A profile for gray counts as sRGB, since gray pixels have no tint to lose.
+    A profile for gray is one by effect where its tones are those of sRGB. One that leads to other colours but not back,
+    as those of scanners may, is unusable: what is drawn has to go into the photo.
     """
-    if profile_space(icc_profile) != "RGB" or icc_profile is None:
+    if profile_space(icc_profile) not in ("RGB", "GRAY") or icc_profile is None:
         return True
     steps = np.linspace(0, 255, 9, dtype=np.uint8)
     lattice = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(27, 27, 3)  # [R*G*B 3]
     try:
-        changed = _convert(lattice, icc_profile, to_srgb=True)
+        changed = _converted(lattice, icc_profile, to_srgb=True)
+        _converted(lattice, icc_profile, to_srgb=False)
     except PROFILE_ERRORS:
         return True
     return int(np.abs(changed.astype(np.int16) - lattice).max()) <= _SRGB_TOLERANCE
+
+
+def _converted(pixels: NDArray[np.uint8], icc_profile: bytes, *, to_srgb: bool) -> NDArray[np.uint8]:
+    if profile_space(icc_profile) == "GRAY":
+        return np.take(_gray_levels(icc_profile, to_srgb=to_srgb), pixels)
+    return _convert(pixels, icc_profile, to_srgb=to_srgb)
+
+
+@lru_cache(maxsize=_CACHED_TRANSFORMS)
+def _gray_levels(icc_profile: bytes, *, to_srgb: bool) -> NDArray[np.uint8]:
+    """What becomes of each level of gray, uint8 (256,), in a profile for gray or from it."""
+    own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile)), ImageCms.createProfile("sRGB")
+    source, target = (own, srgb) if to_srgb else (srgb, own)
+    modes = ("L", "RGB") if to_srgb else ("RGB", "L")
+    # Unless told not to, the engine draws straight lines through the darkest levels.
+    flags = _FLAGS | ImageCms.Flags.NOOPTIMIZE
+    transform = ImageCms.buildTransform(source, target, modes[0], modes[1], renderingIntent=_INTENT, flags=flags)
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    converted = ImageCms.applyTransform(ramp.convert(modes[0]), transform)
+    if converted is None:  # Only where asked to work in place.
+        raise ImageCms.PyCMSError("no image")
+    return np.array(converted.convert("RGB"))[0, :, 1]
 
 
 def _convert(pixels: NDArray[np.uint8], icc_profile: bytes, *, to_srgb: bool) -> NDArray[np.uint8]:
@@ -70,11 +97,11 @@ def to_srgb(pixels: Pixels, icc_profile: bytes | None) -> Pixels:
 
     Args:
         pixels: RGB, uint8 or uint16, (H, W, 3).
-        icc_profile: The profile that they are in; None is sRGB.
+        icc_profile: The profile that they are in; None is sRGB. One for gray counts for each channel.
 
     Returns:
-        RGB of the same shape and type. sRGB is given back unchanged. uint16 in another profile is rounded to 8 bits on
-        the way, since the colour engine knows no deeper RGB: this is for crops that a network reads, not for photos.
+        RGB of the same shape and type. sRGB is given back unchanged. The colour engine knows no deeper RGB than 8 bits:
+        uint16 is converted at 8 bits, and what lies between two levels stays between them.
     """
     return _through(pixels, icc_profile, to_srgb=True)
 
@@ -87,9 +114,20 @@ def from_srgb(pixels: Pixels, icc_profile: bytes | None) -> Pixels:
 def _through(pixels: Pixels, icc_profile: bytes | None, *, to_srgb: bool) -> Pixels:
     if icc_profile is None or is_srgb(icc_profile):
         return pixels
-    shallow = pixels if pixels.dtype == np.uint8 else to_8_bits(pixels)
-    converted = _convert(shallow.astype(np.uint8, copy=False), icc_profile, to_srgb=to_srgb)
-    return converted if pixels.dtype == np.uint8 else converted.astype(np.uint16) * np.uint16(257)
+    result = np.empty_like(pixels)
+    rows = max(1, _BAND_PIXELS // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        band = pixels[top : top + rows]
+        shallow = to_8_bits(band)
+        converted = _converted(np.ascontiguousarray(shallow), icc_profile, to_srgb=to_srgb)
+        result[top : top + rows] = converted if band.dtype == np.uint8 else _deepened(converted, shallow, band)
+    return result
+
+
+def _deepened(converted: NDArray[np.uint8], shallow: NDArray[np.uint8], deep: Pixels) -> NDArray[np.uint16]:
+    """Converted levels at 16 bits, with what rounding had taken from the pixels: a slow gradient gets no steps."""
+    rest = deep.astype(np.int32) - shallow.astype(np.int32) * 257
+    return np.clip(converted.astype(np.int32) * 257 + rest, 0, 65535).astype(np.uint16)
 
 
 def to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:

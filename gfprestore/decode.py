@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 import cv2
@@ -15,8 +15,11 @@ from PIL import Image
 from gfprestore.colour import ink_to_rgb
 from gfprestore.photo import Pixels
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339
-_MIN_IS_WHITE, _SEPARATE_PLANES, _SIGNED = 0, 2, 2
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 284, 338, 339
+_MIN_IS_WHITE, _RGB, _SEPARATE_PLANES, _SIGNED = 0, 2, 2, 2
+_PREMULTIPLIED, _STRAIGHT = 1, 2
+"""What a fourth channel may say of itself in the tag ExtraSamples: opacity, by which the colours are multiplied or not
+(TIFF 6.0, page 31)."""
 
 _PNG_SIGNATURE_BYTES = 8
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -64,7 +67,18 @@ def decode_pixels(image: Image.Image, stream: BinaryIO) -> Decoded:
         UnusualPixelsError: The pixels are measurements rather than a photo.
         OSError: And whatever else decoders raise on damaged files.
     """
-    bits = _bits(image, stream)
+    bits, fourth = _bits(image, stream), _fourth_channel(image)
+    decoded = _decoded(image, stream, bits)
+    if fourth == _PREMULTIPLIED and decoded.alpha is not None and decoded.alpha.dtype == np.uint16:
+        # At 8 bits Pillow has done so.
+        return replace(decoded, pixels=_divided(decoded.pixels, decoded.alpha))
+    if fourth is not None and fourth not in (_PREMULTIPLIED, _STRAIGHT):
+        note = "A channel beside the colours was left out, since the file does not call it opacity."
+        return replace(decoded, alpha=None, warnings=(*decoded.warnings, note))
+    return decoded
+
+
+def _decoded(image: Image.Image, stream: BinaryIO, bits: int) -> Decoded:
     image.load()  # Finds damage in 16-bit files as well, which OpenCV would pass over.
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _deep_gray(image)
@@ -96,6 +110,25 @@ def _bits(image: Image.Image, stream: BinaryIO) -> int:
     return 8
 
 
+def _fourth_channel(image: Image.Image) -> object:
+    """What a TIFF says that the channel after its RGB is, 0 where it says nothing; None where there is none."""
+    samples = _tag(image, _SAMPLES)
+    if image.format != "TIFF" or _tag(image, _PHOTOMETRIC) != _RGB or not isinstance(samples, int) or samples < 4:
+        return None
+    return _tag(image, _EXTRA_SAMPLES) or 0
+
+
+def _divided(pixels: Pixels, alpha: Pixels) -> NDArray[np.uint16]:
+    """Colours that were multiplied by their opacity as they were before, (H, W, 3); black where nothing shows."""
+    result = np.zeros(pixels.shape, np.uint16)
+    for top in range(0, len(pixels), _BAND_ROWS):
+        rows = slice(top, top + _BAND_ROWS)
+        opacity = alpha[rows, :, None].astype(np.uint32)  # [R W 1]
+        shares = (pixels[rows].astype(np.uint32) * 65535 + opacity // 2) // np.maximum(opacity, 1)
+        result[rows] = np.where(opacity == 0, 0, np.minimum(shares, 65535))
+    return result
+
+
 def _gray_to_rgb(gray: NDArray[np.uint8] | NDArray[np.uint16]) -> Pixels:
     return cast("Pixels", np.repeat(gray[:, :, None], 3, axis=2))  # [H W 3]
 
@@ -114,10 +147,19 @@ def _deep_gray(image: Image.Image) -> Decoded:
         is_wide = _tag(image, _BITS_PER_SAMPLE) == 32
         deep = (whole >> 16 if is_wide else np.minimum(whole, 65535)).astype(np.uint16)
     else:
-        deep = values.astype(np.uint16)
+        deep = _full_range(values, _tag(image, _BITS_PER_SAMPLE))
     if image.format == "TIFF" and _tag(image, _PHOTOMETRIC) == _MIN_IS_WHITE:
         deep = 65535 - deep
     return Decoded(_gray_to_rgb(deep), is_gray=True)
+
+
+def _full_range(values: NDArray[Any], bits: object) -> NDArray[np.uint16]:
+    """Gray as 16 bits, whose white is 65535, from so many bits as a TIFF names; scanners of 12 bits pack these."""
+    if not isinstance(bits, int) or not 8 < bits < 16:
+        return values.astype(np.uint16)
+    white = (1 << bits) - 1
+    levels: NDArray[np.uint16] = ((np.arange(white + 1) * 65535 + white // 2) // white).astype(np.uint16)
+    return levels[np.minimum(values, white)]
 
 
 def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:

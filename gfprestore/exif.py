@@ -24,7 +24,21 @@ EXIF_DIRECTORY = 0x8769
 _POINTERS = frozenset({EXIF_DIRECTORY, 0x8825, 0xA005})
 """Tags whose value is the offset of another directory: Exif, GPS, interoperability."""
 
-_BYTES = {1: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, 6: 1, UNDEFINED: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+VALUE_BYTES = {
+    1: 1,
+    ASCII: 1,
+    SHORT: 2,
+    LONG: 4,
+    RATIONAL: 8,
+    6: 1,
+    UNDEFINED: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+}
 """Bytes of one value of each type."""
 
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
@@ -91,13 +105,16 @@ def _number(block: bytes | bytearray, directory: _Directory, tag: int) -> int | 
     return int(struct.unpack_from(directory.order + ("H" if kind == SHORT else "I"), block, place + 8)[0])
 
 
-def orientation(block: bytes) -> int:
-    """The orientation, 1 to 8; 1 where the block names none or an absurd one.
+def orientation(block: bytes) -> int | None:
+    """The orientation, 1 to 8; 1 where the block names an absurd one, None where it names none.
 
     Raises:
         ExifError: The block is damaged.
     """
-    number = _number(block, _first(block), ORIENTATION)
+    first = _first(block)
+    if ORIENTATION not in first.places:
+        return None
+    number = _number(block, first, ORIENTATION)
     return number if number is not None and 1 <= number <= 8 else 1
 
 
@@ -224,6 +241,6 @@ def moved(block: bytes, distance: int) -> bytes:
             kind, count, value = struct.unpack_from(order + "HII", block, place + 2)
             if tag in _POINTERS:
                 waiting.append(value)
-            if tag in _POINTERS or _BYTES.get(kind, 1) * count > 4:
+            if tag in _POINTERS or VALUE_BYTES.get(kind, 1) * count > 4:
                 struct.pack_into(order + "I", edited, place + 8, value + distance)
     return bytes(edited)

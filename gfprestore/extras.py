@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import cast
 import cv2
 import numpy as np
 
-from gfprestore.errors import PhotoError, printable
+from gfprestore.errors import OutputError, PhotoError, printable
 from gfprestore.geometry import map_points, scaling
 from gfprestore.photo import AlignedFace, Photo, PhotoMetadata, Pixels
 from gfprestore.photowrite import write_photo
@@ -21,7 +22,13 @@ BOX_COLOURS = {"restored": (0, 255, 0), "kept": (255, 160, 0), "refused": (255, 
 """RGB of the drawn boxes, by what was done to the face."""
 
 
-def save_faces(folder: Path, relative: Path, faces: Sequence[AlignedFace], retouches: Sequence[Retouch]) -> None:
+def save_faces(
+    folder: Path,
+    relative: Path,
+    faces: Sequence[AlignedFace],
+    retouches: Sequence[Retouch],
+    icc_profile: bytes | None = None,
+) -> None:
     """Writes each face's crop before and after as PNG: `folder/sub/photo.jpg.1.before.png` and `... .1.after.png`.
 
     A face that keeps its own pixels has no file of after. Crops of an earlier run give way, since they belong to a
@@ -32,19 +39,39 @@ def save_faces(folder: Path, relative: Path, faces: Sequence[AlignedFace], retou
         relative: Path of the photo below its own output folder, kept here.
         faces: Cut from the photo.
         retouches: What became of them, in the same order.
+        icc_profile: The photo's, which its crops are in too.
 
     Raises:
         OutputError: The folder cannot be written.
         PhotoError: A file cannot be written.
     """
+    metadata = PhotoMetadata("PNG", icc_profile=icc_profile)
     for number, (face, retouch) in enumerate(zip(faces, retouches, strict=True), start=1):
         pictures = {"before": face.crop}
         if retouch.patch is not None:
             pictures["after"] = np.rint(retouch.patch.restored).astype(face.crop.dtype)
+        else:
+            _remove(_crop_path(folder, relative, number, "after"))
         for when, pixels in pictures.items():
-            path = folder / relative.with_name(f"{relative.name}.{number}.{when}.png")
-            photo = Photo(cast(Pixels, np.ascontiguousarray(pixels)), PhotoMetadata("PNG"))
-            write_photo(path, photo, overwrite=True)
+            photo = Photo(cast(Pixels, np.ascontiguousarray(pixels)), metadata)
+            write_photo(_crop_path(folder, relative, number, when), photo, overwrite=True)
+    # What an earlier run found beyond. Last first, so that where this is stopped, no gap hides the rest.
+    beyond = itertools.count(len(faces) + 1)
+    stale = list(itertools.takewhile(lambda n: _crop_path(folder, relative, n, "before").exists(), beyond))
+    for number in reversed(stale):
+        _remove(_crop_path(folder, relative, number, "after"))
+        _remove(_crop_path(folder, relative, number, "before"))
+
+
+def _crop_path(folder: Path, relative: Path, number: int, when: str) -> Path:
+    return folder / relative.with_name(f"{relative.name}.{number}.{when}.png")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{printable(path)} of an earlier run cannot be removed ({error.strerror}).") from error
 
 
 def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[FaceRecord | RefusedRecord]) -> None:

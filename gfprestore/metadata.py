@@ -6,23 +6,26 @@ import math
 import re
 import struct
 from dataclasses import replace
-from typing import cast
+from typing import BinaryIO, cast
 from xml.sax.saxutils import quoteattr
 
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin
 
 from gfprestore import exif
 from gfprestore.colour import profile_space
+from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
+from gfprestore.pngchunks import text_chunks
+from gfprestore.tifftags import describing_block
 
 EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
 """IPTC's term for a photo from the real world that an algorithm has improved."""
 
 _KEPT_TIFF_TAGS = (
-    *(0x010D, 0x010E, 0x010F, 0x0110, 0x011D, exif.SOFTWARE, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298),
+    *(0x010D, 0x010E, 0x010F, 0x0110, exif.ORIENTATION, 0x011D, exif.SOFTWARE, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298),
     *range(0x9C9B, 0x9CA0),
 )
-"""Tags of a TIFF's first directory that describe the photo and not how its pixels are stored."""
+"""Tags of a TIFF's first directory that describe the photo and not how its pixels are stored, and its orientation."""
 
 _PHOTOSHOP = b"Photoshop 3.0\x00"
 _IPTC_RESOURCE = 0x0404
@@ -30,46 +33,78 @@ _TIFF_IPTC = 33723
 
 _XMP_NAMES = ("Iptc4xmpExt:DigitalSourceType", "tiff:Software")
 
+_XMP_ORIENTATION = re.compile(rb"(\btiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([0-9])")
+"""An attribute or an element, and its number."""
+
+_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
+"""Pillow's, of PNG files with one channel of colour."""
+
 _LARGEST_DPI = 100_000
 """More than any scanner's: a larger number is damage."""
 
 
-def read_metadata(image: Image.Image) -> tuple[PhotoMetadata, int, list[str]]:
+def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[PhotoMetadata, int, list[str]]:
     """Metadata of a loaded image, the orientation that its pixels still need, and what could not be kept.
 
+    The orientation is that of the EXIF block or, where it names none, of the XMP packet. By the former the decoders of
+    TIFF have turned the pixels already.
+
+    Args:
+        image: Loaded.
+        stream: The file that it was opened from, for what Pillow loses of a TIFF's tags and a PNG's text.
+
     Returns:
-        The metadata, already upright; the EXIF orientation, 1 to 8; one sentence for each damaged part.
+        The metadata, already upright; the orientation, 1 to 8; one sentence for each damaged part.
     """
     info = image.info
-    warnings: list[str] = []
-    block = _tiff_block(image) if image.format == "TIFF" else _exif_block(info)
-    turn = 1
-    if block is not None:
-        try:
-            turn = exif.orientation(block)
-            block = exif.upright(block)
-        except exif.ExifError as error:
-            warnings.append(f"The EXIF data are damaged ({error}) and were left out.")
-            block = None
+    block, turn, warnings = _upright_exif(image, stream)
     profile = _bytes_or_none(info.get("icc_profile"))
     if profile is not None and not profile_space(profile):
         warnings.append("The colour profile is damaged and was left out.")
         profile = None
-    xmp = info.get("xmp")
-    if isinstance(xmp, str):
-        xmp = xmp.encode("utf-8", "surrogateescape")
+    if profile is None:
+        profile = _stated_gamma(image)
+    xmp = _bytes_or_none(info.get("xmp"))
+    if turn is None:
+        turn = _xmp_orientation(xmp or b"")
     metadata = PhotoMetadata(
         format="JPEG" if image.format == "MPO" else str(image.format),
         exif=block,
         icc_profile=profile,
-        xmp=_upright_xmp(xmp) if isinstance(xmp, bytes) and xmp else None,
+        xmp=None if xmp is None else _upright_xmp(xmp),
         iptc=_iptc(image),
         dpi=_dpi(info.get("dpi")),
         jpeg_tables=_jpeg_tables(image),
         jpeg_subsampling=_jpeg_subsampling(image),
         comment=_comment(image),
+        png_text=text_chunks(stream) if image.format == "PNG" and stream is not None else (),
     )
     return metadata, turn, warnings
+
+
+def _upright_exif(image: Image.Image, stream: BinaryIO | None) -> tuple[bytes | None, int | None, list[str]]:
+    """The EXIF block made upright, the orientation that its pixels still need if it names one, a sentence on damage."""
+    warnings = []
+    try:
+        if image.format == "TIFF" and stream is not None:
+            block, is_damaged = describing_block(stream, image.tell(), _KEPT_TIFF_TAGS)
+            warnings = ["A part of the EXIF data is damaged and was left out."] if is_damaged else []
+        else:
+            block = _exif_block(image.info)
+        if block is None:
+            return None, None, warnings
+        turn = exif.orientation(block)
+        return exif.upright(block), 1 if turn and image.format == "TIFF" else turn, warnings
+    except exif.ExifError as error:
+        return None, None, [f"The EXIF data are damaged ({error}) and were left out."]
+
+
+def _stated_gamma(image: Image.Image) -> bytes | None:
+    """A profile for a PNG that says nothing about its colours but a gamma other than sRGB's."""
+    gamma = image.info.get("gamma")
+    if image.format != "PNG" or not isinstance(gamma, float) or "srgb" in image.info or "icc_profile" in image.info:
+        return None
+    return gamma_profile(gamma, is_gray=image.mode in _GRAY_MODES)
 
 
 def _bytes_or_none(value: object) -> bytes | None:
@@ -88,22 +123,6 @@ def _exif_block(info: dict[str | tuple[int, int], object]) -> bytes | None:
     if not isinstance(block, bytes) or not block:
         return None
     return block.removeprefix(b"Exif\x00\x00") or None
-
-
-def _tiff_block(image: Image.Image) -> bytes | None:
-    """The describing tags of a TIFF as a block of their own; its orientation was applied when it was loaded."""
-    source = image.getexif()
-    kept = Image.Exif()
-    for tag in _KEPT_TIFF_TAGS:
-        if tag in source:
-            kept[tag] = source[tag]
-    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        values = source.get_ifd(directory)
-        if values:
-            kept.get_ifd(directory).update(values)
-    if not kept and not any(kept.get_ifd(d) for d in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)):
-        return None
-    return kept.tobytes().removeprefix(b"Exif\x00\x00")
 
 
 def _iptc(image: Image.Image) -> bytes | None:
@@ -161,8 +180,14 @@ def _comment(image: Image.Image) -> bytes | None:
     return value if image.format in ("JPEG", "MPO") and isinstance(value, bytes) and value else None
 
 
+def _xmp_orientation(packet: bytes) -> int:
+    """The orientation that an XMP packet names, as an attribute or as an element; 1 where it names none."""
+    found = _XMP_ORIENTATION.search(packet)
+    return int(found[2]) if found and found[2] in b"12345678" else 1
+
+
 def _upright_xmp(packet: bytes) -> bytes:
-    return re.sub(rb"(tiff:Orientation\s*=\s*[\"'])\d([\"'])", rb"\g<1>1\2", packet)
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
 
 
 def tag_as_restored(metadata: PhotoMetadata, model: str, version: str) -> PhotoMetadata:

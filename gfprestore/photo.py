@@ -45,6 +45,9 @@ class PhotoMetadata:
     comment: bytes | None = None
     """Comment of a JPEG."""
 
+    png_text: tuple[tuple[bytes, bytes], ...] = ()
+    """Text chunks of a PNG, such as its description: name and content as they stand in the file."""
+
 
 @dataclass(frozen=True, eq=False)
 class Photo:
@@ -64,6 +67,9 @@ class Photo:
 
     warnings: tuple[str, ...] = field(default=())
     """Things the user should know about how the file was read, one sentence each."""
+
+    is_filled: bool = False
+    """Scratches of the file's own pixels were filled."""
 
     pages: int = 1
     """Pages of the file that it comes from, one of which this is."""

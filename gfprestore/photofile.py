@@ -135,10 +135,12 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
             pages = _pages(image)
             if format == "TIFF":
                 _turn_to(image, pages[page])
+            packet = _take_xmp(image)
             _check_size(image, name, size)
             frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "TIFF") else 1
             decoded = decode_pixels(image, stream)
-            metadata, turn, damage = read_metadata(image)
+            image.info["xmp"] = packet
+            metadata, turn, damage = read_metadata(image, stream)
             bits = image.info.get("bit_depth")
     except PhotoError:
         raise
@@ -191,6 +193,17 @@ def _turn_to(image: Image.Image, frame: int) -> None:
             image.seek(0 if frame else 1)
         image.info.clear()
         image.seek(frame)
+
+
+def _take_xmp(image: Image.Image) -> bytes | None:
+    """Takes the XMP packet, whatever type its tag has, away from what Pillow holds.
+
+    Pillow would turn a TIFF by the orientation in it while it is loaded, but not in every spelling, and OpenCV never.
+    """
+    packet = image.info.pop("xmp", None)
+    if isinstance(packet, str):
+        return packet.encode("latin-1" if image.format == "TIFF" else "utf-8", "surrogateescape")
+    return packet if isinstance(packet, bytes) else None
 
 
 def _sniff(start: bytes) -> str | None:

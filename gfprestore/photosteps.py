@@ -50,7 +50,8 @@ def open_page(job: Job, options: RestoreOptions, page: int = 0) -> Photo:
     """
     photo = read_photo(job.source, page)
     if options.descratch:
-        photo = replace(photo, pixels=fill_scratches(photo.pixels, find_scratches(photo.pixels)))
+        scratches = find_scratches(photo.pixels)
+        photo = replace(photo, pixels=fill_scratches(photo.pixels, scratches), is_filled=bool(scratches.any()))
     return photo
 
 
@@ -103,7 +104,8 @@ def finish_photo(
     result = _assemble(work, crops, retouches, models, options, watch, should_stop, is_coloured=is_coloured)
     if options.save_faces is not None:
         # First, since a photo whose result is there counts as done.
-        save_faces(options.save_faces, work.job.relative, work.faces, retouches)
+        profile = work.photo.metadata.icc_profile
+        save_faces(options.save_faces, work.job.relative, work.faces, retouches, profile)
     records, refused = [retouch.record for retouch in retouches], [*work.refused]
     notes = [*work.photo.warnings, *doubts]
     pages: Iterable[Photo] = ()
@@ -167,7 +169,7 @@ def _further_pages(
         watch.lap("retouch")
         if options.save_faces is not None:
             name = work.job.relative.with_name(f"{work.job.relative.name}.page{page + 1}")
-            save_faces(options.save_faces, name, opened.faces, retouches)
+            save_faces(options.save_faces, name, opened.faces, retouches, opened.photo.metadata.icc_profile)
         told.records.extend(on_page(retouch.record, page + 1) for retouch in retouches)
         told.refused.extend(replace(item, page=page + 1) for item in opened.refused)
         is_coloured, doubts = decide_colouring(opened.photo.pixels, options)
@@ -197,6 +199,7 @@ def _assemble(
     canvas = models.upscaler.upscale(photo.pixels, size, should_stop)
     alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
     watch.lap("background")
+    metadata = photo.metadata
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
     paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
     watch.lap("paste")
@@ -211,11 +214,26 @@ def _assemble(
             photo_size=(width, height),
             canvas_size=size,
         )
+        # Colours are estimated as sRGB, and the profile of a gray scan may know none.
+        canvas, metadata = to_srgb(canvas, metadata.icc_profile), replace(metadata, icc_profile=None)
         canvas = colorize_photo(canvas, models.chroma, faces, options.color_strength)
         watch.lap("colour")
     if options.draw_boxes:
         draw_boxes(canvas, (width, height), [*(retouch.record for retouch in retouches), *work.refused])
-    metadata = photo.metadata
-    if options.tag and (patches or is_coloured):
-        metadata = tag_as_restored(metadata, models.face_model, __version__)
-    return replace(photo, pixels=canvas, alpha=alpha, is_gray=photo.is_gray and not is_coloured, metadata=metadata)
+    used = _used(models, options, has_faces=bool(patches), is_coloured=is_coloured, is_filled=photo.is_filled)
+    if options.tag and used:
+        metadata = tag_as_restored(metadata, ", ".join(used), __version__)
+    is_gray = photo.is_gray and not is_coloured and not options.draw_boxes
+    return replace(photo, pixels=canvas, alpha=alpha, is_gray=is_gray, metadata=metadata)
+
+
+def _used(models: Models, options: RestoreOptions, *, has_faces: bool, is_coloured: bool, is_filled: bool) -> list[str]:
+    """What has changed a photo's pixels, beyond making them more or fewer: by name, for its metadata."""
+    used = [models.face_model] if has_faces else []
+    if not isinstance(models.upscaler, ResizeUpscaler) and options.background_strength > 0:
+        used.append(models.upscaler.description)
+    if models.chroma is not None and is_coloured:
+        used.append(f"colour by {models.chroma.description}")
+    if is_filled:
+        used.append("scratches filled")
+    return used

@@ -21,7 +21,7 @@ from gfprestore.errors import PhotoError, printable
 from gfprestore.filepixels import FilePixels
 from gfprestore.jpegwriter import write_jpeg
 from gfprestore.photo import Photo
-from gfprestore.pngchunks import encode_png
+from gfprestore.pngchunks import encode_png, keyword
 from gfprestore.tiffwriter import append_page, write_tiff
 from gfprestore.walk import split_suffix
 
@@ -97,11 +97,11 @@ def _told(path: Path) -> Iterator[None]:
 
 def _sized(photo: Photo) -> Photo:
     """The photo with the dimensions in its EXIF block set to its own, and a profile that suits its channels."""
+    space = profile_space(photo.metadata.icc_profile)
+    if space != "RGB" and not (space == "GRAY" and photo.is_gray):
+        photo = _in_srgb(photo)
     metadata = photo.metadata
     height, width = photo.pixels.shape[:2]
-    space = profile_space(metadata.icc_profile)
-    if space not in ("RGB", "GRAY") or (space == "GRAY" and not photo.is_gray):
-        metadata = replace(metadata, icc_profile=None)
     if metadata.exif is not None:
         metadata = replace(metadata, exif=_sized_exif(metadata.exif, width, height))
     # Gray pixels described by a colour profile are only right with three channels.
@@ -113,6 +113,12 @@ def _sized_exif(block: bytes, width: int, height: int) -> bytes | None:
         return exif.with_size(block, width, height)
     except exif.ExifError:
         return block
+
+
+def _in_srgb(photo: Photo) -> Photo:
+    """The photo without its profile, looking the same."""
+    pixels = to_srgb(photo.pixels, photo.metadata.icc_profile)
+    return replace(photo, pixels=pixels, metadata=replace(photo.metadata, icc_profile=None))
 
 
 def _shallow(photo: Photo) -> Photo:
@@ -155,17 +161,18 @@ def _check_side(photo: Photo, format: str) -> None:
 def _write_jpeg(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
     _check_side(photo, "JPEG")
     notes = write_jpeg(stream, FilePixels(photo, _flattened), photo.metadata, quality)
-    return [*_depth_notes(photo), *_opacity_notes(photo), *notes]
+    return [*_depth_notes(photo), *_opacity_notes(photo), *_text_notes(photo, "JPEG"), *notes]
 
 
 def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
     _check_side(photo, "WebP")
+    # The format knows no gray, nor a profile for it, and its encoder wants the whole photo.
+    if profile_space(photo.metadata.icc_profile) == "GRAY":
+        photo = _in_srgb(photo)
     metadata = photo.metadata
     height, _ = photo.pixels.shape[:2]
-    # The format knows no gray, and its encoder wants the whole photo.
     pixels = FilePixels(replace(photo, is_gray=False), _shallow).rows(0, height)
-    profile = metadata.icc_profile if profile_space(metadata.icc_profile) == "RGB" else None
-    parts = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": profile}
+    parts = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc_profile}
     settings: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
     # In memory: Pillow writes to a real file without telling a full disk from any other fault.
     buffer = io.BytesIO()
@@ -174,7 +181,7 @@ def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str
     except ValueError as error:
         raise _webp_fault(error) from error
     stream.write(buffer.getbuffer())
-    return [*_iptc_notes(photo, "WebP"), *_depth_notes(photo)]
+    return [*_iptc_notes(photo, "WebP"), *_text_notes(photo, "WebP"), *_depth_notes(photo)]
 
 
 def _webp_fault(error: ValueError) -> Exception:
@@ -194,8 +201,7 @@ def _write_bmp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]
 
 
 def _flattened_srgb(photo: Photo) -> Photo:
-    photo = _flattened(photo)
-    return replace(photo, pixels=to_srgb(photo.pixels, photo.metadata.icc_profile))
+    return _in_srgb(_flattened(photo))
 
 
 def _write_png(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
@@ -206,11 +212,18 @@ def _write_png(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]
 
 def _write_tiff(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
     write_tiff(stream, FilePixels(photo), photo.metadata)
-    return []
+    return _text_notes(photo, "TIFF")
 
 
 def _iptc_notes(photo: Photo, format: str) -> list[str]:
     return [] if photo.metadata.iptc is None else [f"The IPTC data were left out, since {format} holds none."]
+
+
+def _text_notes(photo: Photo, format: str) -> list[str]:
+    if not photo.metadata.png_text:
+        return []
+    names = ", ".join(dict.fromkeys(printable(keyword(text)) for text in photo.metadata.png_text))
+    return [f"Text of the PNG ({names}) was left out, since {format} holds none."]
 
 
 _WRITERS: dict[str, Callable[[BinaryIO, Photo, int | None], list[str]]] = {

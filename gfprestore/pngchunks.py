@@ -6,9 +6,11 @@ order of channels, and the whole file; this one holds a band.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,15 @@ from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_CHUNK_FRAME = 12
+"""Bytes of a chunk beside its content: length, name and checksum."""
+
+_TEXT_NAMES = (b"tEXt", b"zTXt", b"iTXt")
+_KEPT_OTHERWISE = (
+    b"xml:com.adobe.xmp\x00",
+    *(b"raw profile type " + name + b"\x00" for name in (b"exif", b"app1", b"xmp", b"icc", b"icm")),
+)
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """By the number of channels: gray, gray and opacity, RGB, RGB and opacity (table 8)."""
@@ -38,7 +49,7 @@ def encode_png(pixels: FilePixels, metadata: PhotoMetadata) -> Iterator[bytes]:
 
     Args:
         pixels: uint8 or uint16.
-        metadata: EXIF, XMP, colour profile and resolution become chunks.
+        metadata: EXIF, XMP, colour profile, resolution and text become chunks.
     """
     height, width = pixels.size
     first = pixels.rows(0, 1)
@@ -73,6 +84,33 @@ def _metadata_chunks(metadata: PhotoMetadata) -> Iterator[bytes]:
         yield _chunk(b"iTXt", b"XML:com.adobe.xmp\x00" + bytes(4) + metadata.xmp)
     if metadata.exif is not None:
         yield _chunk(b"eXIf", metadata.exif)
+    yield from (_chunk(name, data) for name, data in metadata.png_text)
+
+
+def text_chunks(stream: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
+    """Reads the text chunks of a PNG as they stand: name and content.
+
+    What is kept otherwise is left out: XMP, and ImageMagick's copies of EXIF, XMP and colour profile.
+
+    Args:
+        stream: A PNG file of whose chunks none is longer than the file.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    at, found = len(_SIGNATURE), []
+    while at + _CHUNK_FRAME <= size:
+        stream.seek(at)
+        length, name = struct.unpack(">I4s", stream.read(8))
+        at += _CHUNK_FRAME + length
+        if name in _TEXT_NAMES and at <= size:
+            data = stream.read(length)
+            if not data.lower().startswith(_KEPT_OTHERWISE):
+                found.append((name, data))
+    return tuple(found)
+
+
+def keyword(text: tuple[bytes, bytes]) -> str:
+    """What a text chunk says it is, such as `Description`."""
+    return text[1].partition(b"\x00")[0].decode("latin-1")
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from sample_photos import gray_profile
 
 from gfprestore.colour import from_srgb, ink_to_rgb, is_srgb, profile_space, to_8_bits, to_srgb
 
@@ -38,12 +39,46 @@ def test_sixteen_bits_go_through_eight() -> None:
     np.testing.assert_array_equal(found, to_srgb(colours(), swapped_primaries()).astype(np.uint16) * 257)
 
 
+def test_slow_gradients_of_sixteen_bits_get_no_steps() -> None:
+    ramp = np.repeat(np.arange(20000, 30000, 20, dtype=np.uint16)[None, :, None], 3, axis=2)
+    found = to_srgb(ramp, swapped_primaries()).astype(int)
+    assert np.abs(found - ramp).max() <= 2 * 257
+    assert len(np.unique(found[0, :, 1])) > 450  # A tenth of these at 8 bits.
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.8, 2.6])
+def test_gray_profiles_against_the_formula(gamma: float) -> None:
+    levels = np.arange(256)
+    light = (levels / 255) ** gamma
+    expected = 255 * np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    gray = np.repeat(levels.astype(np.uint8)[None, :, None], 3, axis=2)
+    assert not is_srgb(gray_profile(gamma))
+    found = to_srgb(gray, gray_profile(gamma))
+    np.testing.assert_allclose(found[0], np.repeat(expected[:, None], 3, axis=1), atol=1)
+    bright = levels[(expected > 60) & (light > 0.05)]
+    back = from_srgb(found, gray_profile(gamma))
+    np.testing.assert_allclose(back[0, bright, 0], bright, atol=2)
+
+
 @pytest.mark.parametrize("profile", [None, SRGB, b"damaged", SRGB[:200], b""])
 def test_srgb_and_unusable_profiles_change_nothing(profile: bytes | None) -> None:
     assert is_srgb(profile)
     pixels = colours()
     assert to_srgb(pixels, profile) is pixels
     assert from_srgb(pixels, profile) is pixels
+
+
+def test_a_profile_without_a_way_back_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of scanners often lead from the device only."""
+    usual = ImageCms.buildTransform
+
+    def one_way(source: object, target: ImageCms.ImageCmsProfile, *rest: object, **settings: object) -> object:
+        if "sRGB" not in ImageCms.getProfileDescription(target):
+            raise ImageCms.PyCMSError("Couldn't link the profiles")
+        return usual(source, target, *rest, **settings)
+
+    monkeypatch.setattr(ImageCms, "buildTransform", one_way)
+    assert is_srgb(gray_profile(1.7))
 
 
 def test_wide_profiles_are_not_srgb() -> None:

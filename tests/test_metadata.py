@@ -99,10 +99,25 @@ def test_absurd_resolutions_are_dropped(dpi: object) -> None:
     assert read_metadata(image)[0].dpi is None
 
 
-def test_an_orientation_in_xmp_is_reset_as_well() -> None:
-    packet = b'<rdf:Description tiff:Orientation="6" other:Orientation="6"/>'
-    found = read_metadata(opened(xmp=packet))[0].xmp
-    assert found == b'<rdf:Description tiff:Orientation="1" other:Orientation="6"/>'
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b'<rdf:Description tiff:Orientation="%d" other:Orientation="6"/>',
+        b"<rdf:Description tiff:Orientation = '%d'/>",
+        b"<tiff:Orientation>%d</tiff:Orientation>",
+        b"<tiff:Orientation> %d </tiff:Orientation>",
+    ],
+)
+def test_an_orientation_in_xmp_is_used_and_reset(packet: bytes) -> None:
+    metadata, turn, _ = read_metadata(opened(xmp=packet % 6))
+    assert (metadata.xmp, turn) == (packet % 1, 6)
+    for named in (1, 3):  # What the EXIF block says counts.
+        block = Image.Exif()
+        block[0x0112] = named
+        metadata, turn, _ = read_metadata(opened(xmp=packet % 6, exif=block))
+        assert (metadata.xmp, turn) == (packet % 1, named)
+    for absurd in (0, 9):
+        assert read_metadata(opened(xmp=packet % absurd))[1] == 1
 
 
 def test_damage_is_told() -> None:

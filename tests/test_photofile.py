@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageOps, PngImagePlugin
+from raw_tiffs import long, short, undefined, write_raw_tiff
 from sample_photos import colours, full_metadata, photo, saved
 
 from gfprestore.errors import PhotoError
@@ -43,6 +44,31 @@ def test_orientation_of_deep_tiffs_is_applied_once(orientation: int, tmp_path: P
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(0x0112, 3, 1, orientation, True)])
     np.testing.assert_array_equal(read_photo(path).pixels, np.rot90(pixels, turns))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("form", ['tiff:Orientation="%d"/>', "tiff:Orientation='%d'/>", "><tiff:Orientation>%d</a>"])
+def test_an_orientation_that_only_xmp_names_is_applied_once(suffix: str, form: str, tmp_path: Path) -> None:
+    packet = b"<a " + (form % 6).encode()
+    for dtype in (np.uint8, np.uint16) if suffix == ".tif" else (np.uint8,):
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".tif":
+            write_raw_tiff(path, colours(dtype), {700: undefined(packet)})
+        else:
+            write_photo(path, photo(xmp=packet), quality=100, overwrite=True)
+        found = read_photo(path)
+        as_stored = np.rot90(found.pixels.astype(int), 1)
+        np.testing.assert_allclose(as_stored, colours(dtype), atol=0 if suffix in (".tif", ".png") else 20)
+        write_photo(tmp_path / f"b{suffix}", found, overwrite=True)
+        assert read_photo(tmp_path / f"b{suffix}").pixels.shape == found.pixels.shape
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_tag_counts_where_xmp_says_otherwise(dtype: type, tmp_path: Path) -> None:
+    tags = {274: short("<", 8), 700: undefined(b'<a tiff:Orientation="6"/>')}
+    found = read_photo(write_raw_tiff(tmp_path / "a.tif", colours(dtype), tags))
+    np.testing.assert_array_equal(found.pixels, np.rot90(colours(dtype), 1))
+    assert found.metadata.xmp == b'<a tiff:Orientation="1"/>'
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -92,6 +118,43 @@ def test_whole_numbers_of_32_bits_and_signed_ones(tmp_path: Path) -> None:
     tifffile.imwrite(path, gray.astype(np.int16))
     with pytest.raises(PhotoError, match="signed"):
         read_photo(path)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", [None, 0, 1, 2])
+def test_a_fourth_channel_is_opacity_only_where_the_file_says_so(
+    kind: int | None, dtype: type, order: str, tmp_path: Path
+) -> None:
+    unit = np.iinfo(dtype).max // 255
+    stored = np.full((6, 8, 4), 60 * unit, dtype)
+    stored[..., 3] = 120 * unit
+    tags = {} if kind is None else {338: short(order, kind)}
+    found = read_photo(write_raw_tiff(tmp_path / "a.tif", stored, tags, order=order))
+    if kind in (1, 2):
+        assert found.alpha is not None and (found.alpha == 120 * unit).all() and found.warnings == ()
+    else:
+        assert found.alpha is None
+        assert found.warnings == (
+            "A channel beside the colours was left out, since the file does not call it opacity.",
+        )
+    # Half of 127.5 shows at an opacity of 120 / 255.
+    np.testing.assert_allclose(found.pixels / unit, 127.5 if kind == 1 else 60, atol=0.6)
+
+
+def test_what_an_opacity_of_zero_hides_is_black(tmp_path: Path) -> None:
+    stored = np.array([[[9000, 200, 65535, 0], [65535, 300, 0, 400]]], np.uint16)
+    found = read_photo(write_raw_tiff(tmp_path / "a.tif", stored, {338: short("<", 1)}))
+    assert found.pixels.tolist() == [[[0, 0, 0], [65535, 49151, 0]]]
+
+
+def test_gray_of_12_bits_is_as_bright_as_it_was(tmp_path: Path) -> None:
+    levels = np.array([0, 1, 2047, 2048, 4094, 4095])
+    packed = np.frombuffer(bytes.fromhex("".join(f"{level:03x}" for level in levels)), np.uint8)[None]
+    tags = {256: long("<", len(levels)), 258: short("<", 12)}
+    found = read_photo(write_raw_tiff(tmp_path / "a.tif", packed, tags))
+    assert found.pixels[0, :, 0].tolist() == np.rint(levels / 4095 * 65535).tolist()
+    assert found.is_gray
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])

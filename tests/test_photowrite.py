@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sample_photos import LOSSLESS, colours, full_metadata, photo, profile, saved
+from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, shown
 
 from gfprestore.colour import to_srgb
 from gfprestore.errors import PhotoError
@@ -166,6 +167,17 @@ def test_a_profile_for_gray_does_not_go_into_a_webp(tmp_path: Path) -> None:
     for suffix, kept in ((".png", for_gray), (".webp", None)):
         write_photo(tmp_path / f"a{suffix}", photo(is_gray=True, icc_profile=for_gray))
         assert read_photo(tmp_path / f"a{suffix}").metadata.icc_profile == kept
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
+@pytest.mark.parametrize("is_gray", [True, False])
+def test_gray_looks_the_same_where_its_profile_is_dropped(suffix: str, is_gray: bool, tmp_path: Path) -> None:
+    flat = Image.fromarray(np.full((40, 40), 128, np.uint8))
+    path = saved(tmp_path / "gray.png", flat, icc_profile=gray_profile(1.8))
+    expected = shown(path)[20, 20]
+    assert abs(int(expected[0]) - 128) > 10
+    write_photo(tmp_path / f"a{suffix}", replace(read_photo(path), is_gray=is_gray))
+    np.testing.assert_allclose(shown(tmp_path / f"a{suffix}")[20, 20], expected.astype(int), atol=1)
 
 
 def test_a_bmp_holds_srgb_since_it_holds_no_profile(tmp_path: Path) -> None:

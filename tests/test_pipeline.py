@@ -16,21 +16,48 @@ import numpy as np
 import pytest
 from fakes import FakeDetector, fake_models
 from PIL import Image
+from sample_photos import gray_profile, profile, shown
 
-from gfprestore import photosteps, pipeline
+from gfprestore import __version__, photosteps, pipeline
 from gfprestore.colorize import SoftTint
+from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
 from gfprestore.folders import Job, plan_jobs
 from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
-from gfprestore.photo import FoundFaces, Photo, RefusedFace
-from gfprestore.photofile import read_photo
+from gfprestore.photo import DetectedFace, FoundFaces, Photo, PhotoMetadata, RefusedFace
+from gfprestore.photofile import read_photo, write_photo
 from gfprestore.photosteps import finish_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
 from gfprestore.reportfile import ReportFile
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.workplan import plan_work
+
+
+class Painted:
+    """One strong colour everywhere."""
+
+    description, face_region = "paint", "face"
+
+    def estimate(self, lab: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.array([35, 30], np.float32), (*lab.shape[:2], 2)).copy()
+
+
+class Redrawn:
+    """Stands in for an upscaling network."""
+
+    description = "Redrawer x2"
+
+    def upscale(self, pixels: np.ndarray, size: tuple[int, int], should_stop: object = bool) -> np.ndarray:
+        return resize_photo(pixels, size)
+
+
+class NoFaces(FakeDetector):
+    """Finds none, whatever the first pixel says."""
+
+    def faces_of(self, pixels: np.ndarray) -> list[DetectedFace]:
+        return []
 
 
 def photo_pixels(faces: int, height: int = 60, width: int = 90) -> np.ndarray:
@@ -132,6 +159,34 @@ def test_gray_photos_are_coloured_and_colour_photos_left_alone(tmp_path: Path) -
     np.testing.assert_array_equal(before[1], after[1])
 
 
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("profiled", [profile("wide"), gray_profile(1.8)])
+def test_colours_are_the_same_whatever_the_profile_of_the_photo(profiled: bytes, deep: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    flat = np.full((60, 90, 3), 160 * 257 if deep else 160, np.uint16 if deep else np.uint8)
+    for name, icc_profile in (("plain.png", None), ("profiled.png", profiled)):
+        # What looks alike in both.
+        pixels = from_srgb(flat, icc_profile)
+        write_photo(folder / name, Photo(pixels, PhotoMetadata("PNG", icc_profile=icc_profile), is_gray=True))
+    jobs = plan_jobs([folder], tmp_path / "restored")
+    models = replace(fake_models(), chroma=Painted(), detector=NoFaces())  # type: ignore[arg-type]
+    list(restore_photos(jobs, models, RestoreOptions(upscale=1, colorize="auto")))
+    plain, found = (shown(job.target)[20, 20].astype(int) for job in jobs)
+    assert np.ptp(plain) > 50
+    np.testing.assert_allclose(found, plain, atol=2)
+    assert read_photo(jobs[1].target).pixels.dtype == flat.dtype
+
+
+def test_boxes_are_in_colour_on_a_gray_photo(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    gray = cv2.cvtColor(read_photo(jobs[0].source).pixels, cv2.COLOR_RGB2GRAY)
+    gray[0, 0] = 1
+    Image.fromarray(gray).save(jobs[0].source)
+    list(restore_photos(jobs, fake_models(stripes), RestoreOptions(upscale=1, draw_boxes=True)))
+    assert (read_photo(jobs[0].target).pixels == [0, 255, 0]).all(axis=2).any()
+
+
 def test_faces_chosen_by_hand(tmp_path: Path) -> None:
     jobs = album(tmp_path / "in", [3, 2])
     outcomes = list(restore_photos(jobs, fake_models(), RestoreOptions()))
@@ -159,6 +214,62 @@ def test_extras_crops_boxes_times_and_tags(tmp_path: Path) -> None:
     untagged = replace(options, tag=False, overwrite=True)
     list(restore_photos(jobs, fake_models(stripes), untagged))
     assert b"algorithmicallyEnhanced" not in (read_photo(jobs[0].target).metadata.xmp or b"")
+
+
+def scratched() -> np.ndarray:
+    pixels = np.full((300, 400, 3), 90, np.uint8)
+    pixels[:, 200:202] = 250
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"upscaler": Redrawn()}, "gfprestore {} (Redrawer x2)"),
+        ({"chroma": Painted()}, "gfprestore {} (colour by paint)"),
+        ({"descratch": True}, "gfprestore {} (scratches filled)"),
+        ({"upscaler": Redrawn(), "background_strength": 0.0}, None),
+        ({}, None),
+    ],
+)
+def test_whatever_changes_pixels_is_named_in_the_result(
+    changed: dict[str, object], named: str | None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(scratched()).save(folder / "a.png")
+    models = replace(
+        fake_models(),
+        detector=NoFaces(),  # type: ignore[arg-type]
+        **{name: value for name, value in changed.items() if name in ("upscaler", "chroma")},  # type: ignore[arg-type]
+    )
+    settings = {name: value for name, value in changed.items() if name not in ("upscaler", "chroma")}
+    options = RestoreOptions(colorize="always" if "chroma" in changed else "off", **settings)  # type: ignore[arg-type]
+    jobs = plan_jobs([folder], tmp_path / "restored")
+    list(restore_photos(jobs, models, options))
+    metadata = read_photo(jobs[0].target).metadata
+    assert (b"algorithmicallyEnhanced" in (metadata.xmp or b"")) is (named is not None)
+    assert (named is None) or named.format(__version__).encode() in (metadata.exif or b"")
+
+
+def test_crops_of_an_earlier_run_give_way(tmp_path: Path) -> None:
+    jobs = album(tmp_path / "in", [3])
+    options = RestoreOptions(upscale=1, save_faces=tmp_path / "faces", overwrite=True)
+    list(restore_photos(jobs, fake_models(stripes), options))
+    other = tmp_path / "faces" / "other.png.9.before.png"
+    other.write_bytes(b"")
+    assert len(list((tmp_path / "faces").iterdir())) == 7
+    list(restore_photos(jobs, fake_models(stripes), replace(options, largest=1, strength=0)))
+    assert {path.name for path in (tmp_path / "faces").iterdir()} == {"0000.png.1.before.png", other.name}
+
+
+def test_crops_carry_the_profile_of_their_photo(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    pixels = read_photo(jobs[0].source).pixels
+    Image.fromarray(pixels).save(jobs[0].source, icc_profile=profile("wide"))
+    list(restore_photos(jobs, fake_models(stripes), RestoreOptions(upscale=1, save_faces=tmp_path / "faces")))
+    for path in (tmp_path / "faces").iterdir():
+        assert read_photo(path).metadata.icc_profile == profile("wide")
 
 
 def test_refused_faces_are_told_and_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
+from sample_photos import shown
 
 from gfprestore import pngchunks
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import Photo, PhotoMetadata, Pixels
+from gfprestore.photofile import read_photo, write_photo
 from gfprestore.pngchunks import encode_png
 
 NOTHING = PhotoMetadata("PNG")
@@ -135,3 +138,60 @@ def test_files_are_not_larger_than_another_encoders() -> None:
     filters = [cv2.IMWRITE_PNG_COMPRESSION, 4, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH]
     _, other = cv2.imencode(".png", pixels, [*filters, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED])
     assert len(encoded(Photo(pixels, NOTHING))) < 1.02 * len(other)
+
+
+def test_text_of_a_png_stays_as_it_was(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Author", "José")
+    text.add_text("Comment", "long " * 99, zip=True)
+    text.add_itxt("Description", "Großmutter 祖母", lang="de", tkey="Beschreibung")
+    text.add_itxt("XML:com.adobe.xmp", "<x/>")
+    text.add_text("Raw profile type APP1", "exif")
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png", pnginfo=text)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.metadata.xmp == b"<x/>"
+    assert write_photo(tmp_path / "b.png", photo) == ()
+    names = (b"tEXt", b"zTXt", b"iTXt")
+    before, after = ([c for c in chunks((tmp_path / f).read_bytes()) if c[0] in names] for f in ("a.png", "b.png"))
+    assert [c for c in after if b"xmp" not in c[1]] == before[:3]
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.info["Description"] == "Großmutter 祖母" and image.info["Description"].lang == "de"
+    for suffix in ("jpg", "webp", "tif"):
+        (note,) = write_photo(tmp_path / f"b.{suffix}", photo)
+        assert note.startswith("Text of the PNG (Author, Comment, Description) was left out")
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_have_text_chunks_or_none(tail: bytes) -> None:
+    for name in (b"tEXt", b"iTXt"):
+        data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(tail) // 2) + name + tail
+        assert len(pngchunks.text_chunks(io.BytesIO(data))) <= 6
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("gamma", [55556, 100000])
+def test_a_png_with_a_gamma_of_its_own_looks_as_before(mode: str, gamma: int, tmp_path: Path) -> None:
+    ramp = np.repeat(np.linspace(60, 250, 48).astype(np.uint8)[None], 48, axis=0)
+    image = Image.fromarray(ramp.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(ramp).convert(mode)
+    chunk = PngImagePlugin.PngInfo()
+    chunk.add(b"gAMA", struct.pack(">I", gamma))
+    image.save(tmp_path / "a.png", pnginfo=chunk)
+    light = (ramp / 255) ** (100000 / gamma)
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.is_gray is (mode not in ("RGB", "RGBA"))
+    for suffix in ("bmp", "webp", *(() if mode == "I;16" else ("png", "tif"))):
+        write_photo(tmp_path / f"b.{suffix}", photo)
+        if suffix in ("png", "tif"):
+            with Image.open(tmp_path / f"b.{suffix}") as written:
+                assert written.mode == mode
+        if "A" not in mode:
+            np.testing.assert_allclose(shown(tmp_path / f"b.{suffix}")[..., 1], expected, atol=4)
+
+
+@pytest.mark.parametrize("gamma", [45455, 45000, 0, 4_000_000_000])
+def test_the_usual_gamma_and_absurd_ones_are_srgb(gamma: int, tmp_path: Path) -> None:
+    chunk = PngImagePlugin.PngInfo()
+    chunk.add(b"gAMA", struct.pack(">I", gamma))
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / "a.png", pnginfo=chunk)
+    assert read_photo(tmp_path / "a.png").metadata.icc_profile is None

@@ -1,0 +1,145 @@
+"""Reads what a TIFF says about its photo into an EXIF block, byte for byte (TIFF 6.0 section 2, and BigTIFF).
+
+A reader that decodes values loses what it does not expect: captions beyond ASCII, types that a tag should not have. So
+values are copied as they stand, and only the directories around them are made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from gfprestore.exif import EXIF_DIRECTORY, LONG, VALUE_BYTES, ExifError, directory_bytes, pack
+
+_GPS_DIRECTORY, _INTEROPERABILITY_DIRECTORY = 0x8825, 0xA005
+
+_Tree = Mapping[int, "_Tree"]
+
+_INNER: _Tree = {EXIF_DIRECTORY: {_INTEROPERABILITY_DIRECTORY: {}}, _GPS_DIRECTORY: {}}
+"""Tags that point to directories, and those in them that do so again."""
+
+_MOST_BYTES = 1 << 24
+"""Of all values together. Maker notes have less; entries that share one large value would fill the memory."""
+
+
+@dataclass
+class _Entries:
+    """One directory as it was read."""
+
+    values: dict[int, tuple[int, int, bytes]] = field(default_factory=dict)
+    """Tag -> type, count and bytes in the file's order."""
+
+    inner: dict[int, _Entries] = field(default_factory=dict)
+    """Tag -> the directory that it points to."""
+
+
+def describing_block(stream: BinaryIO, frame: int, tags: Collection[int]) -> tuple[bytes | None, bool]:
+    """Copies the describing tags of one frame, with its Exif, GPS and interoperability directories.
+
+    Args:
+        stream: A TIFF file, open for reading.
+        frame: Which directory of its chain, from 0.
+        tags: Those of the frame's own directory to copy.
+
+    Returns:
+        A block for `gfprestore.exif` in the file's byte order, None where there is nothing to say; and whether parts of
+        it are damaged and were left out.
+
+    Raises:
+        ExifError: The frame's directory cannot be read.
+    """
+    file = _File(stream)
+    found = file.read(file.frame_at(frame), _INNER, tags)
+    if not found.values and not found.inner:
+        return None, file.is_damaged
+    header = (b"II*\x00" if file.order == "<" else b"MM\x00*") + struct.pack(file.order + "I", 8)
+    block = bytearray(header + bytes(6))
+    at = _append(block, bytes(block), file.order, found)
+    struct.pack_into(file.order + "I", block, 4, at)
+    return bytes(block), file.is_damaged
+
+
+def _append(block: bytearray, empty: bytes, order: str, directory: _Entries) -> int:
+    """Adds a directory after those that it points to, and returns where it stands."""
+    entries = dict(directory.values)
+    for tag, inner in directory.inner.items():
+        entries[tag] = pack(order, LONG, [_append(block, empty, order, inner)])
+    at = len(block)
+    block += directory_bytes(empty, entries, at)
+    return at
+
+
+class _File:
+    """A TIFF file of untrusted numbers."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Reads the header; raises `ExifError` where it is none."""
+        self._stream = stream
+        self._size = stream.seek(0, os.SEEK_END)
+        self._left = _MOST_BYTES
+        start = self._bytes(0, 8)
+        order = {b"II": "<", b"MM": ">"}.get(start[:2])
+        if order is None:
+            raise ExifError("no TIFF header")
+        self.order = order
+        self._is_big = struct.unpack(order + "H", start[2:4])[0] == 43
+        self._offset = "Q" if self._is_big else "I"
+        self._first_at = 8 if self._is_big else 4
+        self.is_damaged = False
+
+    def frame_at(self, frame: int) -> int:
+        """Where the directory of a frame stands."""
+        at = self._number(self._first_at, self._offset)
+        for _ in range(frame):
+            places = self._places(at)
+            at = self._number(places.stop, self._offset)
+        return at
+
+    def read(self, at: int, inner: _Tree, tags: Collection[int] | None = None) -> _Entries:
+        """Reads a directory: the tags asked for, or all that are whole, and the directories that it points to."""
+        found = _Entries()
+        for place in self._places(at):
+            tag = self._number(place, "H")
+            try:
+                if tag in inner:
+                    pointer = self._number(place + (12 if self._is_big else 8), self._offset)
+                    found.inner[tag] = self.read(pointer, inner[tag])
+                elif tags is None or tag in tags:
+                    found.values[tag] = self._value(place)
+            except ExifError:
+                self.is_damaged = True
+        return found
+
+    def _places(self, at: int) -> range:
+        """Where the entries of a directory stand, up to the offset of the next one."""
+        counter, entry = ("Q", 20) if self._is_big else ("H", 12)
+        count = self._number(at, counter)
+        start = at + struct.calcsize("=" + counter)
+        if start + entry * count > self._size:
+            raise ExifError("directory longer than the file")
+        return range(start, start + entry * count, entry)
+
+    def _value(self, place: int) -> tuple[int, int, bytes]:
+        kind, count = self._number(place + 2, "H"), self._number(place + 4, self._offset)
+        if kind not in VALUE_BYTES:
+            raise ExifError("a type that EXIF does not know")
+        size = VALUE_BYTES[kind] * count
+        field_at = place + (12 if self._is_big else 8)
+        if size > struct.calcsize("=" + self._offset):
+            field_at = self._number(field_at, self._offset)
+        if size > self._left:
+            raise ExifError("values larger than any camera's")
+        self._left -= size
+        return kind, count, self._bytes(field_at, size)
+
+    def _number(self, at: int, form: str) -> int:
+        return int(struct.unpack(self.order + form, self._bytes(at, struct.calcsize("=" + form)))[0])
+
+    def _bytes(self, at: int, size: int) -> bytes:
+        if at + size > self._size:
+            raise ExifError("value outside the file")
+        self._stream.seek(at)
+        return self._stream.read(size)
