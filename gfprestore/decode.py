@@ -159,7 +159,7 @@ def _full_range(values: NDArray[Any], bits: object) -> NDArray[np.uint16]:
         return values.astype(np.uint16)
     white = (1 << bits) - 1
     levels: NDArray[np.uint16] = ((np.arange(white + 1) * 65535 + white // 2) // white).astype(np.uint16)
-    return levels[np.minimum(values, white)]
+    return np.asarray(levels[np.minimum(values, white)], np.uint16)
 
 
 def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:
