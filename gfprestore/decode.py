@@ -159,7 +159,8 @@ def _full_range(values: NDArray[Any], bits: object) -> NDArray[np.uint16]:
         return values.astype(np.uint16)
     white = (1 << bits) - 1
     levels = (np.arange(white + 1) * 65535 + white // 2) // white
-    return np.take(levels, np.minimum(values, white)).astype(np.uint16)
+    deep: NDArray[np.uint16] = np.take(levels, np.minimum(values, white)).astype(np.uint16)
+    return deep
 
 
 def _deep_colour(image: Image.Image, stream: BinaryIO) -> Decoded:
