@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -21,16 +20,9 @@ from gfprestore.photo import DetectedFace
 from gfprestore.priors import decode_faces, prior_boxes
 from gfprestore.statedict import load_state_dict
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OFFICIAL = "detection_mobilenet0.25_Final.pth"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Such small networks only lose by threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_state(kind: str) -> dict[str, torch.Tensor]:

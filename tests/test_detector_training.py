@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -36,16 +35,9 @@ from gfprestore.training.distillation import (
     run_network,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHIPPED = Path(__file__).resolve().parent.parent / "weights" / "detector_compact_fp16.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Such small networks only lose by threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

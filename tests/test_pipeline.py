@@ -358,27 +358,32 @@ def test_alpha_and_gray_come_back(tmp_path: Path) -> None:
         assert (gray.mode, gray.size) == ("L", (180, 120))
 
 
+class PhotosHeld:
+    """Counts the photos that are in memory at the same time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.alive: weakref.WeakSet[Photo] = weakref.WeakSet()
+        self.most = 0
+        monkeypatch.setattr(photosteps, "read_photo", self.read)
+
+    def read(self, path: Path, page: int) -> Photo:
+        photo = read_photo(path, page)
+        self.alive.add(photo)
+        self.most = max(self.most, len(self.alive))
+        return photo
+
+
 def test_the_number_of_photos_held_does_not_grow_with_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alive: weakref.WeakSet[Photo] = weakref.WeakSet()
-    most = 0
-
-    def counting_read(path: Path, page: int) -> Photo:
-        nonlocal most
-        photo = read_photo(path, page)
-        alive.add(photo)
-        most = max(most, len(alive))
-        return photo
-
-    monkeypatch.setattr(photosteps, "read_photo", counting_read)
+    held = PhotosHeld(monkeypatch)
     peaks = []
     for count in (30, 120):
-        most = 0
+        held.most = 0
         jobs = album(tmp_path / f"in{count}", [1] + [0] * (count - 1))
         for _ in restore_photos(jobs, fake_models(), RestoreOptions(overwrite=True, batch_size=4)):
             gc.collect()
-        peaks.append(most)
+        peaks.append(held.most)
     assert peaks[1] <= plan_work(4).most_photos
     assert peaks[1] <= peaks[0] + 2
 
@@ -387,25 +392,15 @@ def test_the_number_of_photos_held_does_not_grow_with_the_folder(
 def test_large_photos_are_held_in_small_numbers_whatever_the_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    alive: weakref.WeakSet[Photo] = weakref.WeakSet()
-    most = 0
-
-    def counting_read(path: Path, page: int) -> Photo:
-        nonlocal most
-        photo = read_photo(path, page)
-        alive.add(photo)
-        most = max(most, len(alive))
-        return photo
-
     # Each photo is as large as a queue may be.
     plan = replace(plan_work(batch_size), queue_bytes=60 * 90 * 3, readers=1, read_ahead=1, finishers=2)
     monkeypatch.setattr(pipeline, "plan_work", lambda _: plan)
-    monkeypatch.setattr(photosteps, "read_photo", counting_read)
+    held = PhotosHeld(monkeypatch)
     jobs = album(tmp_path / "in", [1, 0] * 20)
     for _ in restore_photos(jobs, fake_models(), RestoreOptions(batch_size=batch_size, upscale=0.5)):
         gc.collect()
     # Read, looked at, gathered, finished, and one more that is handed on between each two of them.
-    assert most <= 7
+    assert held.most <= 7
 
 
 def test_photos_are_finished_in_numbers_that_their_results_allow(

@@ -39,14 +39,7 @@ from gfprestore.training.regions import (
 )
 from gfprestore.training.sources import open_faces
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Several threads would only wait for each other on work this small."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SIDE = 32

@@ -24,14 +24,7 @@ from gfprestore.training.networks import (
 )
 from gfprestore.training.perceptual import LpipsDistance, load_vgg19
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Several threads would only wait for each other on work this small."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 TINY = GeneratorConfig(size=16, narrow=1 / 32, latent_size=8, mlp_layers=1, random_prior=True)

@@ -20,6 +20,8 @@ from gfprestore.training import losses
 from gfprestore.training.discriminators import ComponentDiscriminator
 from gfprestore.training.identity import ResNetArcFace, load_resnet_arcface
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = Path(__file__).parent / "golden" / "networks_official.npz"
 
 
@@ -27,15 +29,6 @@ GOLDEN = Path(__file__).parent / "golden" / "networks_official.npz"
 def official() -> dict[str, Tensor]:
     with np.load(GOLDEN) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Several threads would only wait for each other on work this small."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
 
 
 def numbers(random: np.random.RandomState, *shape: int) -> Tensor:

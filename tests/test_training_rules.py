@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
@@ -24,16 +23,9 @@ from gfprestore.training.processes import Process
 from gfprestore.training.recipe import Recipe, average_into, ema_decay, make_adam, set_learning_rates
 from gfprestore.training.regions import template_components, write_components
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Several threads would only wait for each other on work this small."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
 
 
 def config_of(*changes: str, preset: str = "release") -> TrainingConfig:
