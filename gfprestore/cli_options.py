@@ -100,7 +100,7 @@ OPTIONS = (
     result(
         "--tag/--no-tag",
         default=DEFAULTS.tag,
-        help="Write into the metadata that faces were enhanced, by which model and version.",
+        help="Write into the metadata that the photo was enhanced, by which models and version.",
     ),
     result("--preserve-times", is_flag=True, help="Give the results the times of change of their photos."),
     faces(
