@@ -29,8 +29,7 @@ SIDE = 72
 
 MEAN_LEVELS, WORST_LEVELS = 0.3, 3.0
 """Largest mean and 99th percentile of the difference, in levels of 255: other processors round the networks otherwise.
-Networks in bf16 make 0.04 to 0.23 and 1 to 2, half the strength 0.3 to 1.1 and 3 to 7, restoration itself 0.6 to 2.2
-and 6 to 15."""
+Networks in bf16 make 0.04 to 0.23 and 1 to 2, restoration itself 0.46 to 1.8 and 4 to 10."""
 
 
 def small_copy(pixels: np.ndarray, face: FaceRecord) -> np.ndarray:
@@ -76,7 +75,9 @@ def check_looks(faces: Faces) -> None:
             difference = np.abs(after.astype(float) - golden[name])
             assert difference.mean() <= MEAN_LEVELS, name
             assert np.percentile(difference, 99) <= WORST_LEVELS, name
-            assert np.abs(golden[name].astype(float) - before).mean() > 2 * MEAN_LEVELS, "the photo itself would pass"
+            restoration = np.abs(golden[name].astype(float) - before)
+            assert restoration.mean() > 1.4 * MEAN_LEVELS, "the photo itself would pass"
+            assert np.percentile(restoration, 99) > WORST_LEVELS, "the photo itself would pass"
 
 
 def test_some_faces_look_as_they_did_when_somebody_looked(tmp_path: Path) -> None:
