@@ -49,8 +49,8 @@ _LARGEST_BATCH = 8
 # Many of torch's kernels for GPUs count in 32 bits, and older ones then leave values out without a word.
 _MOST_GPU_VALUES = 2**31 - 1
 
-# What lives at once beside the largest layer's input and output.
-_BESIDE_LARGEST_LAYER = 1.5
+# Memory that a network takes, in those of its largest layer's input and output: half as much again is alive beside.
+_LARGEST_LAYERS_ALIVE = 1.5
 
 # Rows mixed at once when the network's result is weakened.
 _MIX_ROWS = 512
@@ -150,7 +150,7 @@ class NetworkUpscaler:
         values_each = values_per_pixel(network)  # before an engine takes the network over
         self._most_pixels = None if self._is_processor else int(_MOST_GPU_VALUES / values_each)
         runner = engine or build_upscaling_engine(network, device, precision, cache_folder)
-        estimate = _BESIDE_LARGEST_LAYER * values_each * (2 if precision == "bf16" else 4)
+        estimate = _LARGEST_LAYERS_ALIVE * values_each * (2 if precision == "bf16" else 4)
         # Our own engine knows what it takes.
         self._bytes_per_pixel: float = getattr(runner, "bytes_per_pixel", estimate)
         self._batches = SharedBatches(lambda batch: runner.run(batch)[0])

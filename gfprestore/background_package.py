@@ -21,6 +21,7 @@ import torch
 
 from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import DeviceError, UsageError
+from gfprestore.outofmemory import is_out_of_memory
 from gfprestore.photo import Pixels
 from gfprestore.resize import has_equal_channels, resize_photo
 
@@ -72,7 +73,9 @@ class PackageUpscaler:
             with self._lock, contextlib.redirect_stdout(talk):
                 drop_if(should_stop)
                 result, _ = self._enhancer.enhance(source)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise _out_of_memory() from error
         if "Error" in talk.getvalue():
             raise _out_of_memory()

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_training import SMALL, write_faces
 
 from gfprestore.atomic import _host
 from gfprestore.errors import DeviceError, OutputError, UsageError
@@ -45,35 +46,13 @@ from gfprestore.weights import read_state_dict
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
-TINY_SHAPE = [
-    "generator.size=32",
-    "generator.narrow=0.03125",
-    "generator.latent_size=8",
+CHANGES = (
+    *SMALL,
     "generator.mlp_layers=1",
-    "generator.channel_multiplier=1",
-]
-
-TINY = [
-    *TINY_SHAPE,
-    "losses.perceptual=0",
-    "losses.perceptual_style=0",
-    "losses.lpips=0",
-    "losses.identity=0",
     "losses.identity_cosine=0",
     "discriminator.kind=stylegan2",
-    "discriminator.narrow=0.03125",
-    "discriminator.group=2",
-    "data.workers=0",
-    "data.held_out=0",
-    "run.device=cpu",
-    "run.threads=1",
-    "run.precision=fp32",
-    "run.batch=4",
-    "run.log_every=1",
-    "run.images_every=0",
     "run.checkpoint_every=100",
-    "validation.every=0",
-]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -89,12 +68,9 @@ def faces(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("training") / "faces"
     folder.mkdir()
     torch.manual_seed(0)
-    prior = StyleGan2Decoder(generator_shape(load_config("release", TINY_SHAPE).generator))
+    prior = StyleGan2Decoder(generator_shape(load_config("release", CHANGES).generator))
     save_file(prior.state_dict(), folder.parent / "prior.safetensors")
-    generator = np.random.default_rng(0)
-    for index in range(6):
-        rough = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{index}.png"), cv2.resize(rough, (32, 32)))
+    write_faces(folder)
     return folder
 
 
@@ -102,7 +78,7 @@ def changes_of(faces: Path, *changes: str) -> list[str]:
     """What makes a preset small, with the faces and the prior of these tests."""
     sources = f"data.sources={json.dumps([str(faces)])}"
     prior = f"generator.prior={json.dumps(str(faces.parent / 'prior.safetensors'))}"
-    return [*TINY, sources, prior, *changes]
+    return [*CHANGES, sources, prior, *changes]
 
 
 def config_of(faces: Path, *changes: str, preset: str = "release") -> TrainingConfig:

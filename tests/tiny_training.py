@@ -10,14 +10,11 @@ import numpy as np
 SIDE = 32
 """Of the faces in pixels."""
 
-TINY = (
+SMALL = (
     f"generator.size={SIDE}",
     "generator.narrow=0.03125",
     "generator.channel_multiplier=1",
     "generator.latent_size=8",
-    "generator.mlp_layers=2",
-    "generator.train_prior=true",
-    "generator.random_prior=true",
     "losses.perceptual=0",
     "losses.perceptual_style=0",
     "losses.lpips=0",
@@ -34,7 +31,10 @@ TINY = (
     "run.images_every=0",
     "validation.every=0",
 )
-"""Changes to a preset."""
+"""Changes to a preset, which then asks for no file but a prior."""
+
+TINY = (*SMALL, "generator.mlp_layers=2", "generator.train_prior=true", "generator.random_prior=true")
+"""The same, with a prior that starts at random and learns."""
 
 
 def write_faces(folder: Path, count: int = 6) -> None:

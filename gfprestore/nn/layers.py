@@ -63,6 +63,7 @@ def smooth(x: Tensor, padding: int, stride: int = 1) -> Tensor:
     # [1, 3, 3, 1] / 8, computed on the device: values from the host would make it wait at every call.
     taps = (2 - (torch.arange(4, dtype=x.dtype, device=x.device) - 1.5).abs()) / 4
     channels = x.shape[1]
+    # Copied for every channel: on Apple's GPUs torch before 2.14 takes every kernel for contiguous.
     kernel = (taps[:, None] * taps[None, :]).repeat(channels, 1, 1, 1)  # [C 1 K K]
     return F.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
 

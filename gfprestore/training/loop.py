@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gfprestore.errors import DeviceError, GfprestoreError, UsageError
+from gfprestore.outofmemory import is_out_of_memory
 from gfprestore.training.averages import IntervalMeans, unsound_entry
 from gfprestore.training.checkpoints import (
     BEST,
@@ -68,7 +69,9 @@ def train(config: TrainingConfig, folder: Path, process: Process, *, minutes: fl
     share = share_of(config.run.batch, config.run.accumulate, process.world)
     try:
         return _train(config, folder, process, share, minutes)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceError(
             f"The memory of {process.device} does not hold a step: raise run.accumulate, which splits the"
             f" {config.run.batch} faces of run.batch further, or lower run.batch, and run again."

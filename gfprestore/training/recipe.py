@@ -146,7 +146,7 @@ def share_gradients(networks: Iterable[nn.Module]) -> None:
 
 
 def mean_of_processes(value: Tensor) -> Tensor:
-    """Mean of a tensor over the processes, the same in all of them; the tensor itself where there is one."""
+    """Turns a tensor into its mean over the processes, in place, and returns it: the same in all of them."""
     if dist.is_initialized():
         dist.all_reduce(value)
         value /= dist.get_world_size()
