@@ -54,8 +54,8 @@ def read_faces(path: Path) -> ChosenFaces:
     return chosen
 
 
-def check_faces(path: Path, sources: Iterable[Path]) -> None:
-    """Refuses a choice of faces that has nothing to do with the photos of a run.
+def read_faces_of(path: Path, sources: Iterable[Path]) -> ChosenFaces:
+    """Reads a choice of faces as `read_faces` does, and refuses one that has nothing to do with the photos of a run.
 
     Raises:
         UsageError: The file cannot be read, or lists the faces of none of the photos.
@@ -66,6 +66,7 @@ def check_faces(path: Path, sources: Iterable[Path]) -> None:
             f"{printable(path)} lists the faces of none of these photos; name a report of the same photos with "
             "--faces-from, and start where that run was started if it names them without a full path."
         )
+    return chosen
 
 
 def _parse(text: str, path: Path, number: int) -> Mapping[str, object]:

@@ -41,7 +41,12 @@ Stage = OpenPhoto | Outcome | None
 
 
 def restore_photos(
-    jobs: Iterable[Job], models: Models, options: RestoreOptions, *, should_stop: Callable[[], bool] = bool
+    jobs: Iterable[Job],
+    models: Models,
+    options: RestoreOptions,
+    *,
+    chosen: ChosenFaces | None = None,
+    should_stop: Callable[[], bool] = bool,
 ) -> Generator[Outcome]:
     """Restores photos one after another and yields what became of each, in order.
 
@@ -53,6 +58,7 @@ def restore_photos(
         jobs: Sources and targets, from `plan_jobs`.
         models: The loaded networks, from `load_models`.
         options: What to do.
+        chosen: Boxes of the faces to restore; None reads the file of `options.faces_from`, if there is one.
         should_stop: Asked between the steps, in any thread; once it says yes it must go on to. Photos that are being
             written then are finished and yielded, the others dropped, and the generator ends.
 
@@ -62,11 +68,12 @@ def restore_photos(
         OutputError: The output folder cannot be written, for instance because the disk is full.
     """
     plan = plan_work(options.batch_size)
-    wanted = None if options.faces_from is None else read_faces(options.faces_from)
+    if chosen is None and options.faces_from is not None:
+        chosen = read_faces(options.faces_from)
     begun = takewhile(lambda _: not should_stop(), jobs)
     read = partial(_open, options=options, should_stop=should_stop)
     opened = map_ahead(begun, read, workers=plan.readers, ahead=plan.read_ahead)
-    find = partial(_find_faces, models=models, options=options, wanted=wanted, should_stop=should_stop)
+    find = partial(_find_faces, models=models, options=options, wanted=chosen, should_stop=should_stop)
     found = map_ahead(opened, find, workers=1, ahead=plan.found_ahead, weigh=_pixel_bytes, limit=plan.queue_bytes)
     restored = map_batched(
         found,

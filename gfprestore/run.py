@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gfprestore import __version__
 from gfprestore.atomic import remove_leftovers
-from gfprestore.chosenfaces import check_faces
+from gfprestore.chosenfaces import ChosenFaces, read_faces_of
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
 from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
@@ -66,7 +66,7 @@ def run_jobs(
     """
     complain = complain or say
     earlier: list[dict[str, object]] = []
-    _check_choice(options.faces_from, jobs, report_name, resume)
+    chosen = _read_choice(options.faces_from, jobs, report_name, resume)
     if resume is not None:
         jobs, earlier = _unfinished(jobs, resume, say)
     _tidy_up(jobs, options)
@@ -88,19 +88,25 @@ def run_jobs(
             if lines is not None:
                 lines.start(len(jobs), _run_facts(options, models), () if goes_on else earlier)
         stop.waits = True
-        _restore_all(jobs, models, options, report, lines, say, complain, shows_progress, stop)
+        _restore_all(jobs, models, options, chosen, report, lines, say, complain, shows_progress, stop)
         stop.raise_if_asked()
     return report.exit_code
 
 
-def _check_choice(faces_from: Path | None, jobs: Sequence[Job], report_name: str | None, resume: Path | None) -> None:
-    """Refuses a choice of faces that would come to nothing, before its photos are written without a restored face."""
+def _read_choice(
+    faces_from: Path | None, jobs: Sequence[Job], report_name: str | None, resume: Path | None
+) -> ChosenFaces | None:
+    """Reads a choice of faces, once since it may be a pipe, and refuses one that would come to nothing.
+
+    That is done before any of its photos is written without a restored face.
+    """
     if faces_from is None:
-        return
-    check_faces(faces_from, (job.source for job in jobs))
+        return None
+    chosen = read_faces_of(faces_from, (job.source for job in jobs))
     goes_on = resume is not None and _is_same_file(resume, faces_from)
     if report_name is not None and _is_same_file(Path(report_name), faces_from) and not goes_on:
         raise UsageError("--report would overwrite the file of --faces-from; name another file with --report.")
+    return chosen
 
 
 def _tidy_up(jobs: Sequence[Job], options: RestoreOptions) -> None:
@@ -155,6 +161,7 @@ def _restore_all(
     jobs: Sequence[Job],
     models: Models,
     options: RestoreOptions,
+    chosen: ChosenFaces | None,
     report: Report,
     lines: ReportFile | None,
     say: Say,
@@ -165,7 +172,7 @@ def _restore_all(
     with (
         RunProgress(len(jobs), is_shown=shows_progress) as progress,
         report.times or nullcontext(),
-        closing(restore_photos(jobs, models, options, should_stop=stop)) as outcomes,
+        closing(restore_photos(jobs, models, options, chosen=chosen, should_stop=stop)) as outcomes,
     ):
         for outcome in outcomes:
             report.add(outcome)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from fakes import fake_models
 from PIL import Image
 
 from gfprestore import run
-from gfprestore.chosenfaces import NOT_LISTED, check_faces, read_faces
+from gfprestore.chosenfaces import NOT_LISTED, read_faces, read_faces_of
 from gfprestore.errors import ExitCode, UsageError
 
 
@@ -70,9 +72,9 @@ def test_a_photo_is_found_by_every_name_of_its_folder(tmp_path: Path, monkeypatc
     for name in (Path("in/a.png"), tmp_path / "in" / "a.png", Path("link/a.png"), Path("link/../in/a.png")):
         assert chosen.of(name) == {0: [(0.0, 1.0, 8.0, 9.0)]}
     assert chosen.of(Path("in/b.png")) is None
-    check_faces(path, [Path("b.png"), tmp_path / "link" / "a.png"])
+    read_faces_of(path, [Path("b.png"), tmp_path / "link" / "a.png"])
     with pytest.raises(UsageError, match=r"the faces of none of these photos.*--faces-from"):
-        check_faces(path, [Path("a.png"), Path("b.png")])
+        read_faces_of(path, [Path("a.png"), Path("b.png")])
 
 
 def test_of_two_names_of_one_file_each_has_its_own_choice(tmp_path: Path) -> None:
@@ -118,3 +120,17 @@ def test_the_new_report_may_not_take_the_place_of_the_choice(album: Path, tmp_pa
     assert "name another file with --report" in result.stderr
     assert chosen.read_bytes() == before
     assert call(*arguments, "--resume", chosen)[0] == ExitCode.OK, "which goes on in the file"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_the_choice_may_come_through_a_pipe(album: Path, tmp_path: Path) -> None:
+    chosen, again, pipe = tmp_path / "chosen.jsonl", tmp_path / "again.jsonl", tmp_path / "pipe"
+    assert call(album, "-o", tmp_path / "out", "--report", chosen)[0] == ExitCode.OK
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(chosen.read_bytes()))
+    writer.start()
+    code, _ = call(album, "-o", tmp_path / "out", "--overwrite", "--faces-from", pipe, "--report", again)
+    writer.join()
+    assert code == ExitCode.OK
+    photos = [json.loads(line) for line in again.read_text().splitlines()][1:-1]
+    assert [len(line["faces"]) for line in photos] == [1, 1]
