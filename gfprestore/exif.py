@@ -8,7 +8,7 @@ A block here starts with the byte order mark, without JPEG's `Exif` prefix.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 EMPTY_BLOCK = b"II*\x00\x08\x00\x00\x00" + bytes(6)
@@ -19,10 +19,10 @@ ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 
 ORIENTATION = 0x0112
 SOFTWARE = 0x0131
-EXIF_DIRECTORY = 0x8769
 
-_POINTERS = frozenset({EXIF_DIRECTORY, 0x8825, 0xA005})
-"""Tags whose value is the offset of another directory: Exif, GPS, interoperability."""
+EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
+_POINTERS = frozenset({EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY})
+"""Tags whose value is the offset of another directory."""
 
 VALUE_BYTES = {
     1: 1,
@@ -190,20 +190,27 @@ def with_text(block: bytes, tag: int, text: str) -> bytes:
     return padded[:4] + struct.pack(byte_order(block) + "I", len(padded)) + padded[8:] + directory
 
 
-def directory_bytes(block: bytes, entries: Mapping[int, tuple[int, int, bytes]], at: int) -> bytes:
+def directory_bytes(
+    block: bytes, entries: Mapping[int, tuple[int, int, bytes]], at: int, tags: Collection[int] | None = None
+) -> bytes:
     """A new first directory: the block's entries, replaced or joined by others, to stand at `at`, followed by values.
 
     Args:
         block: Whose values stay where they are.
         entries: Tag -> type, count and bytes in the block's byte order.
         at: Offset, even, at which the result will stand.
+        tags: Those of the block's entries to keep; None keeps all.
 
     Raises:
         ExifError: The block is damaged.
     """
     first = _first(block)
     order = first.order
-    kept = {tag: block[place : place + _ENTRY] for tag, place in first.places.items() if tag not in entries}
+    kept = {
+        tag: block[place : place + _ENTRY]
+        for tag, place in first.places.items()
+        if tag not in entries and (tags is None or tag in tags)
+    }
     values = bytearray()
     values_at = at + 2 + _ENTRY * (len(kept) + len(entries)) + 4
     for tag, (kind, count, data) in entries.items():

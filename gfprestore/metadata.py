@@ -16,16 +16,10 @@ from gfprestore.colour import profile_space
 from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
 from gfprestore.pngchunks import text_chunks
-from gfprestore.tifftags import describing_block
+from gfprestore.tifftags import DESCRIBING_TAGS, describing_block
 
 EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
 """IPTC's term for a photo from the real world that an algorithm has improved."""
-
-_KEPT_TIFF_TAGS = (
-    *(0x010D, 0x010E, 0x010F, 0x0110, exif.ORIENTATION, 0x011D, exif.SOFTWARE, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298),
-    *range(0x9C9B, 0x9CA0),
-)
-"""Tags of a TIFF's first directory that describe the photo and not how its pixels are stored, and its orientation."""
 
 _PHOTOSHOP = b"Photoshop 3.0\x00"
 _IPTC_RESOURCE = 0x0404
@@ -87,7 +81,7 @@ def _upright_exif(image: Image.Image, stream: BinaryIO | None) -> tuple[bytes | 
     warnings = []
     try:
         if image.format == "TIFF" and stream is not None:
-            block, is_damaged = describing_block(stream, image.tell(), _KEPT_TIFF_TAGS)
+            block, is_damaged = describing_block(stream, image.tell(), DESCRIBING_TAGS)
             warnings = ["A part of the EXIF data is damaged and was left out."] if is_damaged else []
         else:
             block = _exif_block(image.info)

@@ -12,13 +12,36 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from gfprestore.exif import EXIF_DIRECTORY, LONG, VALUE_BYTES, ExifError, directory_bytes, pack
+from gfprestore.exif import (
+    EXIF_DIRECTORY,
+    GPS_DIRECTORY,
+    INTEROPERABILITY_DIRECTORY,
+    LONG,
+    ORIENTATION,
+    SOFTWARE,
+    VALUE_BYTES,
+    ExifError,
+    directory_bytes,
+    pack,
+)
 
-_GPS_DIRECTORY, _INTEROPERABILITY_DIRECTORY = 0x8825, 0xA005
+DESCRIBING_TAGS = frozenset(
+    {
+        *(0x010D, 0x010E, 0x010F, 0x0110, 0x011D, 0x011E, 0x011F, 0x0129),
+        *(ORIENTATION, SOFTWARE, 0x0132, 0x013B, 0x013C),
+        *(0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0), 0xC4A5),
+        *(0x829A, 0x829D, 0x8822, 0x8827, *range(0x9003, 0x9300)),
+    }
+)
+"""Tags of a first directory that describe the photo and not how its pixels are stored, and its orientation.
+
+TIFF's own (TIFF 6.0, EXIF 2.32 table 4); ratings, copyright, Windows' captions and a printer's hints; and what EXIF has
+in a directory of its own, which TIFF/EP (ISO 12234-2) has in the first one.
+"""
 
 _Tree = Mapping[int, "_Tree"]
 
-_INNER: _Tree = {EXIF_DIRECTORY: {_INTEROPERABILITY_DIRECTORY: {}}, _GPS_DIRECTORY: {}}
+_INNER: _Tree = {EXIF_DIRECTORY: {INTEROPERABILITY_DIRECTORY: {}}, GPS_DIRECTORY: {}}
 """Tags that point to directories, and those in them that do so again."""
 
 _MOST_BYTES = 1 << 24

@@ -15,9 +15,22 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gfprestore.exif import EMPTY_BLOCK, LONG, RATIONAL, SHORT, UNDEFINED, byte_order, directory_bytes, moved, pack
+from gfprestore.exif import (
+    EMPTY_BLOCK,
+    EXIF_DIRECTORY,
+    GPS_DIRECTORY,
+    LONG,
+    RATIONAL,
+    SHORT,
+    UNDEFINED,
+    byte_order,
+    directory_bytes,
+    moved,
+    pack,
+)
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata, Pixels
+from gfprestore.tifftags import DESCRIBING_TAGS
 
 _STRIP_BYTES = 1 << 20
 """Pixels compressed at once: memory stays small and readers can skip what they do not need."""
@@ -28,8 +41,13 @@ _LEVEL = 4
 _ADOBE_DEFLATE = 8
 _HORIZONTAL_PREDICTOR = 2
 _STRAIGHT_ALPHA = 2
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _INCHES = 2
 _BLACK_IS_ZERO, _RGB = 1, 2
+
+_KEPT_TAGS = DESCRIBING_TAGS | {EXIF_DIRECTORY, GPS_DIRECTORY, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
+"""What a page takes over from the EXIF block. Others may tell how pixels were stored in a file that it once came from,
+such as tiles or the order of bits, and would be believed of these pixels."""
 
 _LARGEST_FILE = 2**32 - 1
 """Offsets have 32 bits."""
@@ -113,7 +131,7 @@ def _write_page(stream: BinaryIO, block: bytes, pixels: FilePixels, metadata: Ph
     if at > _LARGEST_FILE:
         raise ValueError(_TOO_LARGE)
     tags = _pixel_tags(order, first, height, rows, offsets, sizes) | _metadata_tags(order, metadata)
-    directory = directory_bytes(block, tags, at)
+    directory = directory_bytes(block, tags, at, _KEPT_TAGS)
     if at + len(directory) > _LARGEST_FILE:
         raise ValueError(_TOO_LARGE)
     stream.write(directory)
@@ -159,9 +177,9 @@ def _pixel_tags(
 def _metadata_tags(order: str, metadata: PhotoMetadata) -> dict[int, tuple[int, int, bytes]]:
     tags = {}
     if metadata.dpi is not None:
-        for tag, side in zip((282, 283), metadata.dpi, strict=True):
+        for tag, side in zip((_X_RESOLUTION, _Y_RESOLUTION), metadata.dpi, strict=True):
             tags[tag] = pack(order, RATIONAL, [round(side * _DPI_DENOMINATOR), _DPI_DENOMINATOR])
-        tags[296] = pack(order, SHORT, [_INCHES])
+        tags[_RESOLUTION_UNIT] = pack(order, SHORT, [_INCHES])
     for tag, data in ((700, metadata.xmp), (33723, metadata.iptc), (34675, metadata.icc_profile)):
         if data is not None:
             tags[tag] = (UNDEFINED, len(data), data)

@@ -132,6 +132,30 @@ def test_exif_in_a_jpeg_keeps_its_bytes_and_offsets(tmp_path: Path) -> None:
     assert (tmp_path / "c.tif").read_bytes()[at : at + 10] == b"maker note"
 
 
+STORAGE = {254: 1, 262: 6, 266: 2, 322: 32, 323: 32, 324: (8, 9), 325: (1, 1), 330: 8, 338: 2, 339: (3, 3, 3), 532: 5}
+"""Of a reduced copy in tiles, bits the other way round, with opacity and floating point: tags as Pillow takes them."""
+
+
+@pytest.mark.parametrize("tag", STORAGE)
+def test_how_pixels_were_stored_elsewhere_is_not_said_of_a_tiffs(tag: int, tmp_path: Path) -> None:
+    """Programs that turn TIFF into JPEG carry its tags along in the EXIF block."""
+    block = Image.Exif()
+    block[tag] = STORAGE[tag]
+    block[0x010E] = "Aunt Mary"
+    block[0x4746] = 5
+    block[0x9003] = "1962:07:01 12:00:00"
+    block.get_ifd(0x8825)[1] = "N"
+    path = tmp_path / "a.tif"
+    write_photo(path, Photo(colours(), PhotoMetadata("JPEG", exif=block.tobytes()[6:])))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image), colours())
+        found = image.getexif()
+        assert (found[0x010E], found[0x4746], found[0x9003]) == ("Aunt Mary", 5, "1962:07:01 12:00:00")
+        assert found.get_ifd(0x8825)[1] == "N"
+        assert found.get(tag) in (None, 2)  # RGB, by its own right.
+    np.testing.assert_array_equal(tifffile.imread(path), colours())
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
 def test_opacity_is_laid_on_white_where_the_format_has_none(suffix: str, tmp_path: Path) -> None:
     pixels = np.full((16, 16, 3), 40, np.uint8)
