@@ -139,7 +139,7 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
             _check_size(image, name, size)
             frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "TIFF") else 1
             decoded = decode_pixels(image, stream)
-            image.info["xmp"] = packet
+            image.info["xmp"] = packet or _take_xmp(image)  # A PNG may hold it after its pixels.
             metadata, turn, damage = read_metadata(image, stream)
             bits = image.info.get("bit_depth")
     except PhotoError:

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps, PngImagePlugin
 from raw_tiffs import long, short, undefined, write_raw_tiff
-from sample_photos import colours, full_metadata, photo, saved
+from sample_photos import chunk, colours, full_metadata, photo, saved
 
 from gfprestore.errors import PhotoError
 from gfprestore.photofile import read_photo, write_photo
@@ -61,6 +61,19 @@ def test_an_orientation_that_only_xmp_names_is_applied_once(suffix: str, form: s
         np.testing.assert_allclose(as_stored, colours(dtype), atol=0 if suffix in (".tif", ".png") else 20)
         write_photo(tmp_path / f"b{suffix}", found, overwrite=True)
         assert read_photo(tmp_path / f"b{suffix}").pixels.shape == found.pixels.shape
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_xmp_before_and_after_the_pixels_of_a_png_is_read(is_late: bool, tmp_path: Path) -> None:
+    """Some programs add it at the file's end."""
+    write_photo(tmp_path / "a.png", photo())
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.rindex(b"IEND") - 4 if is_late else data.index(b"IDAT") - 4
+    xmp = chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + b'<a tiff:Orientation="6"/>')
+    (tmp_path / "a.png").write_bytes(data[:at] + xmp + data[at:])
+    found = read_photo(tmp_path / "a.png")
+    assert found.metadata.xmp == b'<a tiff:Orientation="1"/>'
+    np.testing.assert_array_equal(found.pixels, np.rot90(colours(), -1))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
