@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from gfprestore.decode import UnusualPixelsError, decode_pixels
 from gfprestore.errors import PhotoError, printable
@@ -232,13 +232,15 @@ def _silence_pillow() -> None:
     """Keeps Pillow's remarks on damaged files off the terminal: what matters becomes this photo's own warning.
 
     A filter for Pillow's modules alone, set once; `catch_warnings` is not safe among threads. Pillow's own limit on
-    pixels, under half of ours, gives way to `MAX_PIXELS`, which is checked before any pixel is decoded.
+    pixels, under half of ours, gives way to `MAX_PIXELS`, which is checked before any pixel is decoded. That on each
+    compressed text or profile of a PNG, of 1 MB, gives way to that on all text of a file, of 64.
     """
     first = warnings.filters[0] if warnings.filters else None
     if first is None or first[0] != "ignore" or getattr(first[3], "pattern", None) != _PILLOW_MODULES:
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     _silence_libtiff()
 
