@@ -14,6 +14,9 @@ from dataclasses import dataclass
 EMPTY_BLOCK = b"II*\x00\x08\x00\x00\x00" + bytes(6)
 """A block with no entries."""
 
+_PREFIX = b"Exif\x00\x00"
+"""What a JPEG's segment APP1 holds before the block."""
+
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 """Types of values, TIFF 6.0 page 15."""
 
@@ -62,6 +65,13 @@ class _Directory:
 
     end: int
     """Where the offset of the next directory stands."""
+
+
+def without_prefix(block: bytes) -> bytes:
+    """The block from its byte order mark on; some programs write JPEG's prefix where none belongs, or twice."""
+    while block.startswith(_PREFIX):
+        block = block[len(_PREFIX) :]
+    return block
 
 
 def byte_order(block: bytes) -> str:

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from gfprestore.filepixels import FilePixels
-from gfprestore.metadata import photoshop_segment
 from gfprestore.photo import PhotoMetadata, Pixels
+from gfprestore.photoshop import SEGMENT_PREFIX, iptc_resource
 
 BAND_PIXELS = 1 << 20
 """Encoded at once. At most 16 rows of 65500 pixels, 16376 units, which the restart interval's 16 bits can count."""
@@ -102,7 +102,7 @@ def _parts(metadata: PhotoMetadata, notes: list[str]) -> dict[str, Any]:
     if metadata.comment is not None:
         parts["comment"] = metadata.comment
     if metadata.iptc is not None:
-        parts["extra"] = photoshop_segment(metadata.iptc)
+        parts["extra"] = SEGMENT_PREFIX + iptc_resource(metadata.iptc)
     for name in list(parts):
         if len(parts[name]) + (_XMP_PREFIX_BYTES if name == "xmp" else 0) > _LARGEST_SEGMENT:
             del parts[name]

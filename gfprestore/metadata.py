@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from dataclasses import replace
 from typing import BinaryIO, cast
 from xml.sax.saxutils import quoteattr
@@ -15,14 +14,14 @@ from gfprestore import exif
 from gfprestore.colour import profile_space
 from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
+from gfprestore.photoshop import SEGMENT_PREFIX, iptc_record
 from gfprestore.pngchunks import text_chunks
+from gfprestore.pngprofiles import raw_profiles
 from gfprestore.tifftags import DESCRIBING_TAGS, describing_block
 
 EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
 """IPTC's term for a photo from the real world that an algorithm has improved."""
 
-_PHOTOSHOP = b"Photoshop 3.0\x00"
-_IPTC_RESOURCE = 0x0404
 _TIFF_IPTC = 33723
 
 _XMP_NAMES = ("Iptc4xmpExt:DigitalSourceType", "tiff:Software")
@@ -51,14 +50,16 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         The metadata, already upright; the orientation, 1 to 8; one sentence for each damaged part.
     """
     info = image.info
-    block, turn, warnings = _upright_exif(image, stream)
+    raw = raw_profiles(info) if image.format == "PNG" else {}
+    by_field = dict(raw.values())
+    block, turn, warnings = _upright_exif(image, stream, by_field.get("exif"))
     profile = _bytes_or_none(info.get("icc_profile"))
     if profile is not None and not profile_space(profile):
         warnings.append("The colour profile is damaged and was left out.")
         profile = None
     if profile is None:
-        profile = _stated_gamma(image)
-    xmp = _bytes_or_none(info.get("xmp"))
+        profile = _stated_colours(image, by_field.get("icc_profile"))
+    xmp = _bytes_or_none(info.get("xmp")) or by_field.get("xmp")
     if turn is None:
         turn = _xmp_orientation(xmp or b"")
     metadata = PhotoMetadata(
@@ -66,25 +67,32 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         exif=block,
         icc_profile=profile,
         xmp=None if xmp is None else _upright_xmp(xmp),
-        iptc=_iptc(image),
+        iptc=_iptc(image) or by_field.get("iptc"),
         dpi=_dpi(info.get("dpi")),
         jpeg_tables=_jpeg_tables(image),
         jpeg_subsampling=_jpeg_subsampling(image),
         comment=_comment(image),
-        png_text=text_chunks(stream) if image.format == "PNG" and stream is not None else (),
     )
+    if image.format == "PNG" and stream is not None:
+        kept = {keyword for keyword, (field, _) in raw.items() if getattr(metadata, field) is not None}
+        metadata = replace(metadata, png_text=text_chunks(stream, kept))
     return metadata, turn, warnings
 
 
-def _upright_exif(image: Image.Image, stream: BinaryIO | None) -> tuple[bytes | None, int | None, list[str]]:
-    """The EXIF block made upright, the orientation that its pixels still need if it names one, a sentence on damage."""
+def _upright_exif(
+    image: Image.Image, stream: BinaryIO | None, raw: bytes | None
+) -> tuple[bytes | None, int | None, list[str]]:
+    """The EXIF block made upright, the orientation that its pixels still need if it names one, a sentence on damage.
+
+    `raw` is used where the file holds no other.
+    """
     warnings = []
     try:
         if image.format == "TIFF" and stream is not None:
             block, is_damaged = describing_block(stream, image.tell(), DESCRIBING_TAGS)
             warnings = ["A part of the EXIF data is damaged and was left out."] if is_damaged else []
         else:
-            block = _exif_block(image.info)
+            block = exif.without_prefix(_bytes_or_none(image.info.get("exif")) or raw or b"") or None
         if block is None:
             return None, None, warnings
         turn = exif.orientation(block)
@@ -93,11 +101,13 @@ def _upright_exif(image: Image.Image, stream: BinaryIO | None) -> tuple[bytes | 
         return None, None, [f"The EXIF data are damaged ({error}) and were left out."]
 
 
-def _stated_gamma(image: Image.Image) -> bytes | None:
-    """A profile for a PNG that says nothing about its colours but a gamma other than sRGB's."""
-    gamma = image.info.get("gamma")
-    if image.format != "PNG" or not isinstance(gamma, float) or "srgb" in image.info or "icc_profile" in image.info:
+def _stated_colours(image: Image.Image, raw: bytes | None) -> bytes | None:
+    """A profile for a PNG without one of its own that does not call itself sRGB: that of its text, or of its gamma."""
+    if image.format != "PNG" or "srgb" in image.info:
         return None
+    gamma = image.info.get("gamma")
+    if raw is not None or not isinstance(gamma, float) or "icc_profile" in image.info:
+        return raw
     return gamma_profile(gamma, is_gray=image.mode in _GRAY_MODES)
 
 
@@ -105,45 +115,13 @@ def _bytes_or_none(value: object) -> bytes | None:
     return bytes(value) if isinstance(value, bytes) and value else None
 
 
-def _exif_block(info: dict[str | tuple[int, int], object]) -> bytes | None:
-    block = info.get("exif")
-    legacy = info.get("Raw profile type exif")
-    if not isinstance(block, bytes) and isinstance(legacy, str):
-        # ImageMagick's text chunk in a PNG: a name, a length, then lines of hexadecimal digits.
-        try:
-            block = bytes.fromhex("".join(legacy.split("\n")[3:]))
-        except ValueError:
-            return None
-    if not isinstance(block, bytes) or not block:
-        return None
-    return block.removeprefix(b"Exif\x00\x00") or None
-
-
 def _iptc(image: Image.Image) -> bytes | None:
     """The IPTC-IIM record: a resource of a JPEG's Photoshop segment, or a TIFF's tag."""
     if image.format == "TIFF":
         value = cast("dict[int, object]", image.getexif()).get(_TIFF_IPTC)
         return value if isinstance(value, bytes) and value else None
-    segments = [data for name, data in getattr(image, "applist", ()) if name == "APP13" and data.startswith(_PHOTOSHOP)]
-    resources = b"".join(segment[len(_PHOTOSHOP) :] for segment in segments)
-    at = 0
-    while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
-        (number,) = struct.unpack_from(">H", resources, at + 4)
-        name = resources[at + 6] + 1
-        at += 6 + name + name % 2
-        if at + 4 > len(resources):
-            break
-        (size,) = struct.unpack_from(">I", resources, at)
-        if number == _IPTC_RESOURCE:
-            return resources[at + 4 : at + 4 + size] or None
-        at += 4 + size + size % 2
-    return None
-
-
-def photoshop_segment(iptc: bytes) -> bytes:
-    """Content of the JPEG segment APP13 that holds an IPTC-IIM record."""
-    header = _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc))
-    return header + iptc + bytes(len(iptc) % 2)
+    segments = [data for name, data in getattr(image, "applist", ()) if name == "APP13"]
+    return iptc_record(b"".join(data[len(SEGMENT_PREFIX) :] for data in segments if data.startswith(SEGMENT_PREFIX)))
 
 
 def _dpi(value: object) -> tuple[float, float] | None:

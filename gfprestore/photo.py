@@ -31,7 +31,7 @@ class PhotoMetadata:
     """XMP packet."""
 
     iptc: bytes | None = None
-    """The IPTC-IIM record: resource 0x0404 of a JPEG's APP13 segment, or a TIFF's tag 33723."""
+    """The IPTC-IIM record: resource 0x0404 of a JPEG's APP13 segment or a PNG's text, or a TIFF's tag 33723."""
 
     dpi: tuple[float, float] | None = None
     """Resolution in dots per inch, (x, y)."""

@@ -181,7 +181,7 @@ def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str
     except ValueError as error:
         raise _webp_fault(error) from error
     stream.write(buffer.getbuffer())
-    return [*_iptc_notes(photo, "WebP"), *_text_notes(photo, "WebP"), *_depth_notes(photo)]
+    return [*_iptc_notes(photo), *_text_notes(photo, "WebP"), *_depth_notes(photo)]
 
 
 def _webp_fault(error: ValueError) -> Exception:
@@ -207,7 +207,7 @@ def _flattened_srgb(photo: Photo) -> Photo:
 def _write_png(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
     for part in encode_png(FilePixels(photo), photo.metadata):
         stream.write(part)
-    return _iptc_notes(photo, "PNG")
+    return []
 
 
 def _write_tiff(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
@@ -215,8 +215,8 @@ def _write_tiff(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str
     return _text_notes(photo, "TIFF")
 
 
-def _iptc_notes(photo: Photo, format: str) -> list[str]:
-    return [] if photo.metadata.iptc is None else [f"The IPTC data were left out, since {format} holds none."]
+def _iptc_notes(photo: Photo) -> list[str]:
+    return [] if photo.metadata.iptc is None else ["The IPTC data were left out, since WebP holds none."]
 
 
 def _text_notes(photo: Photo, format: str) -> list[str]:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gfprestore.metadata import EDITED, photoshop_segment, read_metadata, tag_as_restored
+from gfprestore.metadata import EDITED, read_metadata, tag_as_restored
 from gfprestore.photo import PhotoMetadata
+from gfprestore.photoshop import SEGMENT_PREFIX, iptc_resource
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 SOFTWARE = "{http://ns.adobe.com/tiff/1.0/}Software"
@@ -87,7 +88,7 @@ def opened(**settings: object) -> Image.Image:
 def test_iptc_is_found_among_other_resources(record: bytes, name: bytes, before: int) -> None:
     pascal = bytes([len(name)]) + name + bytes((len(name) + 1) % 2)
     other = b"8BIM" + struct.pack(">H", 0x0425) + pascal + struct.pack(">I", 3) + b"abc\0"
-    segment = b"Photoshop 3.0\0" + other * before + photoshop_segment(record)[14:] + other
+    segment = SEGMENT_PREFIX + other * before + iptc_resource(record) + other
     extra = b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment
     assert read_metadata(opened(extra=extra))[0].iptc == record
 
