@@ -20,7 +20,9 @@ _PREFIX = b"Exif\x00\x00"
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 """Types of values, TIFF 6.0 page 15."""
 
+DESCRIPTION = 0x010E
 ORIENTATION = 0x0112
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 SOFTWARE = 0x0131
 
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
@@ -46,6 +48,7 @@ VALUE_BYTES = {
 
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 0x0201, 0x0202
+_INCHES, _DENOMINATOR = 2, 1000
 _ENTRY = 12
 
 
@@ -188,6 +191,23 @@ def pack(order: str, kind: int, numbers: Iterable[int]) -> tuple[int, int, bytes
     return kind, len(listed) // (2 if kind == RATIONAL else 1), data
 
 
+def text(block: bytes, tag: int) -> bytes:
+    """The text of an entry of the first directory, without what pads it; empty where there is none.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    first = _first(block)
+    place = first.places.get(tag)
+    if place is None:
+        return b""
+    kind, count, at = struct.unpack_from(first.order + "HII", block, place + 2)
+    size = VALUE_BYTES.get(kind, 1) * count
+    if size <= 4:
+        at = place + 8
+    return block[at : at + size].strip(b"\x00 ")
+
+
 def with_text(block: bytes, tag: int, text: str) -> bytes:
     """The block with a text entry set in its first directory; characters beyond ASCII become `?`.
 
@@ -195,9 +215,50 @@ def with_text(block: bytes, tag: int, text: str) -> bytes:
         ExifError: The block is damaged.
     """
     data = text.encode("ascii", "replace") + b"\x00"
+    return with_entries(block, {tag: (ASCII, len(data), data)})
+
+
+def with_entries(block: bytes, entries: Mapping[int, tuple[int, int, bytes]]) -> bytes:
+    """The block with entries set in its first directory: tag -> type, count and bytes in the block's byte order.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
     padded = block + bytes(len(block) % 2)
-    directory = directory_bytes(padded, {tag: (ASCII, len(data), data)}, len(padded))
+    directory = directory_bytes(padded, entries, len(padded))
     return padded[:4] + struct.pack(byte_order(block) + "I", len(padded)) + padded[8:] + directory
+
+
+def resolution(block: bytes) -> tuple[float, float] | None:
+    """Dots per inch, (x, y); None where the block names none.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    first = _first(block)
+    per_inch = {2: 1.0, 3: 2.54}.get(_number(block, first, RESOLUTION_UNIT) or 2)
+    sides = [_rational(block, first, tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    if per_inch is None or sides[0] is None or sides[1] is None:
+        return None
+    return sides[0] * per_inch, sides[1] * per_inch
+
+
+def _rational(block: bytes, directory: _Directory, tag: int) -> float | None:
+    place = directory.places.get(tag)
+    if place is None:
+        return None
+    kind, count, at = struct.unpack_from(directory.order + "HII", block, place + 2)
+    if kind != RATIONAL or count != 1 or at + 8 > len(block):
+        return None
+    above, below = struct.unpack_from(directory.order + "II", block, at)
+    return above / below if below else None
+
+
+def resolution_entries(order: str, dpi: tuple[float, float]) -> dict[int, tuple[int, int, bytes]]:
+    """Entries that name a resolution in dots per inch, (x, y)."""
+    sides = zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True)
+    found = {tag: pack(order, RATIONAL, [round(side * _DENOMINATOR), _DENOMINATOR]) for tag, side in sides}
+    return found | {RESOLUTION_UNIT: pack(order, SHORT, [_INCHES])}
 
 
 def directory_bytes(

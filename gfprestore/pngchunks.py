@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata
 from gfprestore.pngprofiles import iptc_text
+from gfprestore.substitutes import comment_text
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -47,7 +48,7 @@ def encode_png(pixels: FilePixels, metadata: PhotoMetadata) -> Iterator[bytes]:
 
     Args:
         pixels: uint8 or uint16.
-        metadata: EXIF, XMP, IPTC, colour profile, resolution and text become chunks.
+        metadata: EXIF, XMP, IPTC, colour profile, resolution, comment and text become chunks.
     """
     height, width = pixels.size
     first = pixels.rows(0, 1)
@@ -84,7 +85,19 @@ def _metadata_chunks(metadata: PhotoMetadata) -> Iterator[bytes]:
         yield _chunk(b"eXIf", metadata.exif)
     if metadata.iptc is not None:
         yield _chunk(b"zTXt", iptc_text(metadata.iptc))
+    comment = comment_text(metadata.comment)
+    if comment:
+        yield _comment(comment)
     yield from (_chunk(name, data) for name, data in metadata.png_text)
+
+
+def _comment(text: bytes) -> bytes:
+    """A JPEG's comment as international text where it looks like it, else as Latin-1, which any bytes are."""
+    try:
+        is_international = not text.isascii() and bool(text.decode("utf-8"))
+    except UnicodeDecodeError:
+        is_international = False
+    return _chunk(b"iTXt", b"Comment" + bytes(5) + text) if is_international else _chunk(b"tEXt", b"Comment\x00" + text)
 
 
 def text_chunks(stream: BinaryIO, kept_otherwise: Collection[str] = ()) -> tuple[tuple[bytes, bytes], ...]:

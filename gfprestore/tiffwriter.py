@@ -20,13 +20,16 @@ from gfprestore.exif import (
     EXIF_DIRECTORY,
     GPS_DIRECTORY,
     LONG,
-    RATIONAL,
+    RESOLUTION_UNIT,
     SHORT,
     UNDEFINED,
+    X_RESOLUTION,
+    Y_RESOLUTION,
     byte_order,
     directory_bytes,
     moved,
     pack,
+    resolution_entries,
 )
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata, Pixels
@@ -41,11 +44,9 @@ _LEVEL = 4
 _ADOBE_DEFLATE = 8
 _HORIZONTAL_PREDICTOR = 2
 _STRAIGHT_ALPHA = 2
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_INCHES = 2
 _BLACK_IS_ZERO, _RGB = 1, 2
 
-_KEPT_TAGS = DESCRIBING_TAGS | {EXIF_DIRECTORY, GPS_DIRECTORY, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
+_KEPT_TAGS = DESCRIBING_TAGS | {EXIF_DIRECTORY, GPS_DIRECTORY, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT}
 """What a page takes over from the EXIF block. Others may tell how pixels were stored in a file that it once came from,
 such as tiles or the order of bits, and would be believed of these pixels."""
 
@@ -56,8 +57,6 @@ _TOO_LARGE = "a TIFF holds up to 4 GiB; use --format png or a lower --upscale"
 
 _ENTRY_BYTES = 12
 _EMPTY_MOTOROLA_BLOCK = b"MM\x00*\x00\x00\x00\x08" + bytes(6)
-
-_DPI_DENOMINATOR = 1000
 
 
 def write_tiff(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
@@ -175,11 +174,7 @@ def _pixel_tags(
 
 
 def _metadata_tags(order: str, metadata: PhotoMetadata) -> dict[int, tuple[int, int, bytes]]:
-    tags = {}
-    if metadata.dpi is not None:
-        for tag, side in zip((_X_RESOLUTION, _Y_RESOLUTION), metadata.dpi, strict=True):
-            tags[tag] = pack(order, RATIONAL, [round(side * _DPI_DENOMINATOR), _DPI_DENOMINATOR])
-        tags[_RESOLUTION_UNIT] = pack(order, SHORT, [_INCHES])
+    tags = {} if metadata.dpi is None else resolution_entries(order, metadata.dpi)
     for tag, data in ((700, metadata.xmp), (33723, metadata.iptc), (34675, metadata.icc_profile)):
         if data is not None:
             tags[tag] = (UNDEFINED, len(data), data)

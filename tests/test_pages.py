@@ -30,7 +30,7 @@ from gfprestore.reportfile import ReportFile
 
 def some_pages() -> list[Photo]:
     """Of different depth, size, channels and descriptions."""
-    metadata = full_metadata()
+    metadata = replace(full_metadata(), comment=None)
     deep = Photo(colours(np.uint16, (23, 17)), replace(metadata, dpi=(600.0, 600.0), xmp=None))
     gray = photo(is_gray=True)
     return [replace(photo(), metadata=metadata), deep, gray, photo(np.uint16, is_gray=True), photo(has_alpha=True)]

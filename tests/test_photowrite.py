@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, shown
 
+from gfprestore import exif
 from gfprestore.colour import to_srgb
 from gfprestore.errors import PhotoError
 from gfprestore.filepixels import FilePixels
@@ -110,14 +111,47 @@ def test_what_stands_beside_the_pixels_is_kept(suffix: str, tmp_path: Path) -> N
     assert kept.get_ifd(0x8769)[0x9003] == "1962:07:01 12:00:00"
     assert kept.get_ifd(0x8769)[0x927C] == b"maker note \x00\x01\x02" * 20
     assert kept.get_ifd(0x8825)[1] == "N"
-    if suffix == ".webp":
-        assert ["IPTC" in sentence for sentence in lost] == [True]
-    else:
-        assert found.iptc == metadata.iptc
-        assert lost == ()
-    if suffix != ".webp":
-        assert found.dpi == pytest.approx(metadata.dpi, rel=1e-4)
+    assert found.iptc == (metadata.iptc if suffix != ".webp" else None)
+    assert found.dpi == pytest.approx(metadata.dpi, rel=1e-4)
     assert found.comment == (metadata.comment if suffix == ".jpg" else None)
+    if suffix == ".png":
+        assert found.png_text == ((b"tEXt", b"Comment\0from the attic"),)
+    told = {".webp": ["IPTC", "comment"], ".tif": ["comment"]}.get(suffix, [])
+    assert [word in sentence for word, sentence in zip(told, lost, strict=True)] == [True] * len(told)
+
+
+@pytest.mark.parametrize("comment", [b"attic", "Großmutter".encode(), "Großmutter".encode("latin-1"), b"a\0b\0"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_a_comment_becomes_text_or_a_description(comment: bytes, suffix: str, tmp_path: Path) -> None:
+    text = comment.rstrip(b"\0").replace(b"\0", b" ")
+    empty = Image.Exif()
+    empty[0x010E] = "    "
+    for block in (None, empty.tobytes()[6:]):
+        path = tmp_path / f"a{suffix}"
+        assert write_photo(path, photo(comment=comment, exif=block), overwrite=True) == ()
+        found = read_photo(path).metadata
+        if suffix == ".png":
+            ((name, content),) = found.png_text
+            assert content == b"Comment" + bytes(5 if name == b"iTXt" else 1) + text
+            with Image.open(path) as image:
+                assert image.info["Comment"].encode("utf-8" if name == b"iTXt" else "latin-1") == text
+        else:
+            assert exif.text(found.exif or b"", exif.DESCRIPTION) == text
+            assert write_photo(path, photo(comment=comment, exif=found.exif), overwrite=True) == ()
+    write_photo(tmp_path / f"b{suffix}", photo(comment=b"\0"))
+    assert read_photo(tmp_path / f"b{suffix}").metadata.png_text == ()
+
+
+@pytest.mark.parametrize("block", [None, b"II*\0\x08\0\0\0" + bytes(6), b"MM\0*\0\0\0\x08" + bytes(6)])
+def test_a_webp_holds_the_resolution_in_its_exif(block: bytes | None, tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.webp", photo(dpi=(600.0, 299.5), exif=block))
+    with Image.open(tmp_path / "a.webp") as image:
+        found = image.getexif()
+    assert [float(found[tag]) for tag in (0x011A, 0x011B, 0x0128)] == [600, 299.5, 2]
+    again = read_photo(tmp_path / "a.webp")
+    assert again.metadata.dpi == (600.0, 299.5)
+    write_photo(tmp_path / "b.webp", again)
+    assert read_photo(tmp_path / "b.webp").metadata.exif == again.metadata.exif
 
 
 def test_exif_in_a_jpeg_keeps_its_bytes_and_offsets(tmp_path: Path) -> None:
