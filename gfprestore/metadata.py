@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from typing import BinaryIO, cast
-from xml.sax.saxutils import quoteattr
 
 from PIL import Image, JpegImagePlugin
 
-from gfprestore import exif
+from gfprestore import exif, xmp
 from gfprestore.colour import profile_space
 from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
@@ -19,15 +17,7 @@ from gfprestore.pngchunks import text_chunks
 from gfprestore.pngprofiles import raw_profiles
 from gfprestore.tifftags import DESCRIBING_TAGS, describing_block
 
-EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
-"""IPTC's term for a photo from the real world that an algorithm has improved."""
-
 _TIFF_IPTC = 33723
-
-_XMP_NAMES = ("Iptc4xmpExt:DigitalSourceType", "tiff:Software")
-
-_XMP_ORIENTATION = re.compile(rb"(\btiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([0-9])")
-"""An attribute or an element, and its number."""
 
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 """Pillow's, of PNG files with one channel of colour."""
@@ -59,14 +49,14 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         profile = None
     if profile is None:
         profile = _stated_colours(image, by_field.get("icc_profile"))
-    xmp = _bytes_or_none(info.get("xmp")) or by_field.get("xmp")
+    packet = _bytes_or_none(info.get("xmp")) or by_field.get("xmp")
     if turn is None:
-        turn = _xmp_orientation(xmp or b"")
+        turn = xmp.orientation(packet or b"")
     metadata = PhotoMetadata(
         format="JPEG" if image.format == "MPO" else str(image.format),
         exif=block,
         icc_profile=profile,
-        xmp=None if xmp is None else _upright_xmp(xmp),
+        xmp=None if packet is None else xmp.upright(packet),
         iptc=_iptc(image) or by_field.get("iptc"),
         dpi=_dpi(info.get("dpi")) or _dpi(None if block is None else exif.resolution(block)),
         jpeg_tables=_jpeg_tables(image),
@@ -152,22 +142,12 @@ def _comment(image: Image.Image) -> bytes | None:
     return value if image.format in ("JPEG", "MPO") and isinstance(value, bytes) and value else None
 
 
-def _xmp_orientation(packet: bytes) -> int:
-    """The orientation that an XMP packet names, as an attribute or as an element; 1 where it names none."""
-    found = _XMP_ORIENTATION.search(packet)
-    return int(found[2]) if found and found[2] in b"12345678" else 1
-
-
-def _upright_xmp(packet: bytes) -> bytes:
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
-
-
 def tag_as_restored(metadata: PhotoMetadata, model: str, version: str) -> PhotoMetadata:
     """The metadata saying that the photo was enhanced, by which version and model.
 
     EXIF `Software` and XMP `tiff:Software` name them; IPTC's `DigitalSourceType` in the XMP packet is
     `algorithmicallyEnhanced`. An EXIF block or a packet that is damaged, or in an encoding other than UTF-8, is kept as
-    it is.
+    it is. The metadata without the tag stay at hand for a format that has no room for it.
     """
     software = f"gfprestore {version} ({model})"
     block = metadata.exif or exif.EMPTY_BLOCK
@@ -175,32 +155,4 @@ def tag_as_restored(metadata: PhotoMetadata, model: str, version: str) -> PhotoM
         block = exif.with_text(block, exif.SOFTWARE, software)
     except exif.ExifError:
         block = metadata.exif or block
-    return replace(metadata, exif=block, xmp=_tagged_xmp(metadata.xmp, software))
-
-
-def _tagged_xmp(packet: bytes | None, software: str) -> bytes:
-    if packet is None:
-        packet = (
-            b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-            b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-            b'</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-        )
-    try:
-        text = packet.decode("utf-8")
-    except UnicodeDecodeError:
-        return packet
-    end = text.rfind("</rdf:RDF>")
-    if end < 0:
-        return packet
-    before, after = text[:end], text[end:]
-    for name in _XMP_NAMES:
-        before = re.sub(rf"\s{name}\s*=\s*(\"[^\"]*\"|'[^']*')", "", before)
-        before = re.sub(rf"<{name}\b[^<>]*>[^<>]*</{name}\s*>", "", before)
-    about = re.search(r"rdf:about\s*=\s*(\"[^\"]*\"|'[^']*')", before)
-    description = (
-        f"<rdf:Description rdf:about={about[1] if about else quoteattr('')}"
-        ' xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
-        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-        f" tiff:Software={quoteattr(software)} Iptc4xmpExt:DigitalSourceType={quoteattr(EDITED)}/>"
-    )
-    return (before + description + after).encode("utf-8")
+    return replace(metadata, exif=block, xmp=xmp.tagged(metadata.xmp, software), untagged=metadata)

@@ -48,6 +48,9 @@ class PhotoMetadata:
     png_text: tuple[tuple[bytes, bytes], ...] = ()
     """Text chunks of a PNG, such as its description: name and content as they stand in the file."""
 
+    untagged: PhotoMetadata | None = None
+    """What they were before the photo was tagged as restored, for parts that have no room for the tag."""
+
 
 @dataclass(frozen=True, eq=False)
 class Photo:

@@ -251,6 +251,38 @@ def test_metadata_too_long_for_a_jpeg_is_left_out_and_told(tmp_path: Path) -> No
     assert read_photo(tmp_path / "a.jpg").metadata.exif is None
 
 
+@pytest.mark.parametrize(("room", "padding", "told"), [(500, 0, ()), (50, 0, ("EXIF", "XMP")), (50, 600, ("EXIF",))])
+def test_a_tag_without_room_in_a_jpeg_costs_nothing_else(
+    room: int, padding: int, told: tuple[str, ...], tmp_path: Path
+) -> None:
+    base = full_metadata()
+    head = b"<x:xmpmeta xmlns:rdf='r'><rdf:RDF>Aunt"
+    tail = b" " * padding + b"</rdf:RDF></x:xmpmeta>" + b" " * padding + b'<?xpacket end="w"?>'
+    packet = head + b"x" * (65504 - room - len(head + tail)) + tail
+    block = (base.exif or b"") + bytes(65527 - room - len(base.exif or b""))
+    untagged = photo(exif=block, xmp=packet)
+    assert write_photo(tmp_path / "a.jpg", untagged) == ()
+    tagged = replace(untagged, metadata=tag_as_restored(untagged.metadata, "a model", "1"))
+    notes = write_photo(tmp_path / "b.jpg", tagged)
+    assert [note.split()[1] for note in notes] == list(told)
+    assert all("no room for the tag" in note for note in notes)
+    found = read_photo(tmp_path / "b.jpg").metadata
+    assert found.exif is not None and exif.text(found.exif, exif.DESCRIPTION) == b"Aunt Mary"
+    assert (b"a model" in exif.text(found.exif, exif.SOFTWARE)) is ("EXIF" not in told)
+    assert found.xmp is not None and found.xmp.startswith(head)
+    assert (b"a model" in found.xmp) is ("XMP" not in told)
+
+
+def test_exif_without_room_for_the_tag_names_the_results_size(tmp_path: Path) -> None:
+    made = Image.Exif()
+    made.get_ifd(exif.EXIF_DIRECTORY)[0xA002] = 5
+    block = made.tobytes()[6:]
+    tagged = tag_as_restored(PhotoMetadata("JPEG", exif=block + bytes(65527 - len(block))), "m", "1")
+    write_photo(tmp_path / "a.jpg", Photo(colours(), tagged))
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.getexif().get_ifd(exif.EXIF_DIRECTORY)[0xA002] == image.width
+
+
 @pytest.mark.parametrize(("suffix", "side"), [(".jpg", 65501), (".webp", 16384)])
 def test_sides_beyond_the_formats_limit(suffix: str, side: int, tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match=r"--format png"):
