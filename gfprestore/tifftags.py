@@ -18,6 +18,7 @@ from gfprestore.exif import (
     INTEROPERABILITY_DIRECTORY,
     LONG,
     ORIENTATION,
+    SHORT,
     SOFTWARE,
     VALUE_BYTES,
     ExifError,
@@ -43,6 +44,12 @@ _Tree = Mapping[int, "_Tree"]
 
 _INNER: _Tree = {EXIF_DIRECTORY: {INTEROPERABILITY_DIRECTORY: {}}, GPS_DIRECTORY: {}}
 """Tags that point to directories, and those in them that do so again."""
+
+_STRIPS, _TILES = (273, 279), (324, 325)
+"""Tags of where the parts of a page's pixels stand, and of their bytes."""
+
+_NUMBERS = {SHORT: "H", LONG: "I", 16: "Q"}
+"""Types of these tags: `struct`'s letters by number, BigTIFF's own among them."""
 
 _MOST_BYTES = 1 << 24
 """Of all values together. Maker notes have less; entries that share one large value would fill the memory."""
@@ -85,6 +92,24 @@ def describing_block(stream: BinaryIO, frame: int, tags: Collection[int]) -> tup
     return bytes(block), file.is_damaged
 
 
+def holds_its_pixels(stream: BinaryIO, frame: int) -> bool:
+    """Whether a frame's directory and the strips or tiles that it names lie within the file.
+
+    Args:
+        stream: A TIFF file, open for reading.
+        frame: Which directory of its chain, from 0.
+    """
+    try:
+        file = _File(stream)
+        place_tags, size_tags = zip(_STRIPS, _TILES, strict=True)
+        numbers = file.numbers(file.frame_at(frame), {*place_tags, *size_tags})
+    except ExifError:
+        return False
+    places = [number for tag in place_tags for number in numbers.get(tag, ())]
+    sizes = [number for tag in size_tags for number in numbers.get(tag, ())]
+    return 0 < len(places) == len(sizes) and all(at + size <= file.size for at, size in zip(places, sizes, strict=True))
+
+
 def _append(block: bytearray, empty: bytes, order: str, directory: _Entries) -> int:
     """Adds a directory after those that it points to, and returns where it stands."""
     entries = dict(directory.values)
@@ -101,7 +126,7 @@ class _File:
     def __init__(self, stream: BinaryIO) -> None:
         """Reads the header; raises `ExifError` where it is none."""
         self._stream = stream
-        self._size = stream.seek(0, os.SEEK_END)
+        self.size = stream.seek(0, os.SEEK_END)
         self._left = _MOST_BYTES
         start = self._bytes(0, 8)
         order = {b"II": "<", b"MM": ">"}.get(start[:2])
@@ -136,12 +161,23 @@ class _File:
                 self.is_damaged = True
         return found
 
+    def numbers(self, at: int, tags: Collection[int]) -> dict[int, tuple[int, ...]]:
+        """Reads whole numbers of a directory: tag -> values."""
+        found = {}
+        for place in self._places(at):
+            tag, kind = self._number(place, "H"), self._number(place + 2, "H")
+            if tag in tags and kind in _NUMBERS:
+                letter, count = _NUMBERS[kind], self._number(place + 4, self._offset)
+                data = self._bytes(*self._extent(place, struct.calcsize("=" + letter) * count))
+                found[tag] = struct.unpack(f"{self.order}{count}{letter}", data)
+        return found
+
     def _places(self, at: int) -> range:
         """Where the entries of a directory stand, up to the offset of the next one."""
         counter, entry = ("Q", 20) if self._is_big else ("H", 12)
         count = self._number(at, counter)
         start = at + struct.calcsize("=" + counter)
-        if start + entry * count > self._size:
+        if start + entry * count > self.size:
             raise ExifError("directory longer than the file")
         return range(start, start + entry * count, entry)
 
@@ -150,19 +186,23 @@ class _File:
         if kind not in VALUE_BYTES:
             raise ExifError("a type that EXIF does not know")
         size = VALUE_BYTES[kind] * count
-        field_at = place + (12 if self._is_big else 8)
+        return kind, count, self._bytes(*self._extent(place, size))
+
+    def _extent(self, place: int, size: int) -> tuple[int, int]:
+        """Where the value of an entry stands, in it or elsewhere, and its bytes."""
+        at = place + (12 if self._is_big else 8)
         if size > struct.calcsize("=" + self._offset):
-            field_at = self._number(field_at, self._offset)
+            at = self._number(at, self._offset)
         if size > self._left:
             raise ExifError("values larger than any camera's")
         self._left -= size
-        return kind, count, self._bytes(field_at, size)
+        return at, size
 
     def _number(self, at: int, form: str) -> int:
         return int(struct.unpack(self.order + form, self._bytes(at, struct.calcsize("=" + form)))[0])
 
     def _bytes(self, at: int, size: int) -> bytes:
-        if at + size > self._size:
+        if at + size > self.size:
             raise ExifError("value outside the file")
         self._stream.seek(at)
         return self._stream.read(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import struct
 import weakref
 from dataclasses import replace
@@ -19,6 +20,7 @@ from PIL import ExifTags, Image
 from sample_photos import colours, full_metadata, photo, saved
 
 from gfprestore import exif, photosteps
+from gfprestore.errors import PhotoError
 from gfprestore.folders import Job, plan_jobs
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo, PhotoMetadata
@@ -115,6 +117,74 @@ def test_previews_and_masks_are_no_pages(tmp_path: Path) -> None:
             tiff.write(np.ones((8, 9), np.bool_), photometric="minisblack", subfiletype=4)
     assert [int(read_photo(path, page=page).pixels[0, 0, 0]) for page in range(3)] == [0, 80, 120]
     assert read_photo(path).pages == 3
+
+
+def odd_page(order: str = "<", *, bigtiff: bool = False, **settings: object) -> bytes:
+    """Three pages, the second of which holds measurements, and a smaller copy of it."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, byteorder=order, bigtiff=bigtiff) as tiff:
+        tiff.write(np.full((8, 9, 3), 40, np.uint8), photometric="rgb")
+        tiff.write(np.zeros((32, 32, 3), np.float32), photometric="rgb", **settings)
+        tiff.write(np.zeros((4, 4, 3), np.float32), photometric="rgb", subfiletype=1)
+        tiff.write(np.full((8, 9, 3), 80, np.uint8), photometric="rgb")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("order", "bigtiff"), [("<", False), (">", False), ("<", True)])
+@pytest.mark.parametrize("settings", [{}, {"tile": (16, 16)}, {"rowsperstrip": 1}])
+def test_a_page_that_holds_no_photo_is_left_out_and_told(
+    order: str, bigtiff: bool, settings: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "a.tif").write_bytes(odd_page(order, bigtiff=bigtiff, **settings))
+    first, second = (read_photo(tmp_path / "a.tif", page=page) for page in range(2))
+    assert [int(page.pixels[0, 0, 0]) for page in (first, second)] == [40, 80]
+    assert (first.pages, second.pages) == (2, 2)
+    assert first.warnings == ("Page 2 stores its pixels in an unusual way and was left out.",)
+    assert second.warnings == ()
+
+
+def test_an_unknown_compression_counts_as_unusual(tmp_path: Path) -> None:
+    data = odd_page()
+    known, unknown = (struct.pack("<HHII", 259, 3, 1, number) for number in (1, 33003))
+    third = data.replace(known, unknown).replace(unknown, known, 3)
+    (tmp_path / "a.tif").write_bytes(third)
+    assert len(read_photo(tmp_path / "a.tif").warnings) == 2
+
+
+def test_an_odd_page_that_the_file_does_not_hold_is_damage(tmp_path: Path) -> None:
+    data = odd_page()
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages[1]
+        counts, places = page.tags[279], page.tags[273]
+    for tag, number in ((counts, len(data)), (places, len(data) - 1)):
+        damaged = bytearray(data)
+        struct.pack_into("<HI", damaged, tag.offset + 2, 4, 1)
+        struct.pack_into("<I", damaged, tag.offset + 8, number)
+        (tmp_path / "a.tif").write_bytes(damaged)
+        with pytest.raises(PhotoError):
+            read_photo(tmp_path / "a.tif")
+
+
+def test_albums_that_end_early_are_refused_wherever(tmp_path: Path) -> None:
+    """The odd page's directory and pixels stand before the last page's, as most programs write them."""
+    data = odd_page()
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        starts = [page.offset for page in tiff.pages]
+    for end in {*range(100, len(data), 997), *range(starts[1] + 2, starts[1] + 60, 7), len(data) - 1}:
+        (tmp_path / "a.tif").write_bytes(data[:end])
+        with pytest.raises(PhotoError):
+            for page in range(read_photo(tmp_path / "a.tif").pages):
+                read_photo(tmp_path / "a.tif", page)
+
+
+def test_a_copy_that_comes_first_is_no_page_either(tmp_path: Path) -> None:
+    for kinds, expected in (((1, 0), [40]), ((1, 1), [0]), ((0, 1), [0]), ((1, 0, 1, 0), [40, 120])):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            for index, kind in enumerate(kinds):
+                tiff.write(np.full((8, 9, 3), 40 * index, np.uint8), photometric="rgb", subfiletype=kind)
+        count = read_photo(tmp_path / "a.tif").pages
+        found = [int(read_photo(tmp_path / "a.tif", page=page).pixels[0, 0, 0]) for page in range(count)]
+        assert found == expected
 
 
 def test_files_of_one_page_have_one(tmp_path: Path) -> None:
