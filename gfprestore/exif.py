@@ -26,7 +26,6 @@ X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 SOFTWARE = 0x0131
 
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
-_POINTERS = frozenset({EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY})
 """Tags whose value is the offset of another directory."""
 
 VALUE_BYTES = {
@@ -49,7 +48,7 @@ VALUE_BYTES = {
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _INCHES, _DENOMINATOR = 2, 1000
-_ENTRY = 12
+ENTRY_BYTES = 12
 
 
 class ExifError(ValueError):
@@ -57,7 +56,7 @@ class ExifError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Directory:
+class Directory:
     """One list of entries."""
 
     order: str
@@ -66,8 +65,11 @@ class _Directory:
     places: dict[int, int]
     """Tag -> where its 12 bytes stand in the block."""
 
+    start: int
+    """Where the number of its entries stands."""
+
     end: int
-    """Where the offset of the next directory stands."""
+    """Where the offset of the next directory stands, or would: some programs leave it out of a block's last one."""
 
 
 def without_prefix(block: bytes) -> bytes:
@@ -89,25 +91,35 @@ def byte_order(block: bytes) -> str:
     return order
 
 
-def _directory(block: bytes | bytearray, order: str, at: int) -> _Directory:
-    if not 8 <= at <= len(block) - 6:
+def directory_at(block: bytes | bytearray, order: str, at: int) -> Directory:
+    """The directory that stands at an offset.
+
+    Raises:
+        ExifError: It is not within the block.
+    """
+    if not 8 <= at <= len(block) - 2:
         raise ExifError("directory outside the block")
     (count,) = struct.unpack_from(order + "H", block, at)
-    end = at + 2 + _ENTRY * count
-    if end + 4 > len(block):
+    end = at + 2 + ENTRY_BYTES * count
+    if end > len(block):
         raise ExifError("directory longer than the block")
     places = {}
-    for place in range(at + 2, end, _ENTRY):
+    for place in range(at + 2, end, ENTRY_BYTES):
         places[struct.unpack_from(order + "H", block, place)[0]] = place
-    return _Directory(order, places, end)
+    return Directory(order, places, at, end)
 
 
-def _first(block: bytes | bytearray) -> _Directory:
+def first_directory(block: bytes | bytearray) -> Directory:
+    """The directory that the header names.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
     order = byte_order(bytes(block[:8]))
-    return _directory(block, order, struct.unpack_from(order + "I", block, 4)[0])
+    return directory_at(block, order, struct.unpack_from(order + "I", block, 4)[0])
 
 
-def _number(block: bytes | bytearray, directory: _Directory, tag: int) -> int | None:
+def _number(block: bytes | bytearray, directory: Directory, tag: int) -> int | None:
     """The single whole number of an entry; None where there is none such."""
     place = directory.places.get(tag)
     if place is None:
@@ -124,7 +136,7 @@ def orientation(block: bytes) -> int | None:
     Raises:
         ExifError: The block is damaged.
     """
-    first = _first(block)
+    first = first_directory(block)
     if ORIENTATION not in first.places:
         return None
     number = _number(block, first, ORIENTATION)
@@ -132,16 +144,17 @@ def orientation(block: bytes) -> int | None:
 
 
 def upright(block: bytes) -> bytes:
-    """The block with orientation 1 and without its thumbnail, which would show the photo as it was.
+    """The block with orientation 1, a whole first directory and no thumbnail, which would show the photo as it was.
 
     Raises:
         ExifError: The block is damaged.
     """
     edited = bytearray(block)
-    first = _first(edited)
+    first = first_directory(edited)
     place = first.places.get(ORIENTATION)
     if place is not None:
         struct.pack_into(first.order + "HIHH", edited, place + 2, SHORT, 1, 1, 0)
+    edited += bytes(max(0, first.end + 4 - len(edited)))
     (following,) = struct.unpack_from(first.order + "I", edited, first.end)
     if following:
         struct.pack_into(first.order + "I", edited, first.end, 0)
@@ -149,9 +162,9 @@ def upright(block: bytes) -> bytes:
     return bytes(edited)
 
 
-def _erase_thumbnail(edited: bytearray, first: _Directory, at: int) -> None:
+def _erase_thumbnail(edited: bytearray, first: Directory, at: int) -> None:
     try:
-        second = _directory(edited, first.order, at)
+        second = directory_at(edited, first.order, at)
     except ExifError:
         return
     start = _number(edited, second, _THUMBNAIL_AT)
@@ -172,11 +185,11 @@ def with_size(block: bytes, width: int, height: int) -> bytes:
         ExifError: The block is damaged.
     """
     edited = bytearray(block)
-    first = _first(edited)
+    first = first_directory(edited)
     at = _number(edited, first, EXIF_DIRECTORY)
     if at is None:
         return block
-    directory = _directory(edited, first.order, at)
+    directory = directory_at(edited, first.order, at)
     for tag, number in ((_PIXEL_WIDTH, width), (_PIXEL_HEIGHT, height)):
         place = directory.places.get(tag)
         if place is not None:
@@ -197,7 +210,7 @@ def text(block: bytes, tag: int) -> bytes:
     Raises:
         ExifError: The block is damaged.
     """
-    first = _first(block)
+    first = first_directory(block)
     place = first.places.get(tag)
     if place is None:
         return b""
@@ -235,7 +248,7 @@ def resolution(block: bytes) -> tuple[float, float] | None:
     Raises:
         ExifError: The block is damaged.
     """
-    first = _first(block)
+    first = first_directory(block)
     per_inch = {2: 1.0, 3: 2.54}.get(_number(block, first, RESOLUTION_UNIT) or 2)
     sides = [_rational(block, first, tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
     if per_inch is None or sides[0] is None or sides[1] is None:
@@ -243,7 +256,7 @@ def resolution(block: bytes) -> tuple[float, float] | None:
     return sides[0] * per_inch, sides[1] * per_inch
 
 
-def _rational(block: bytes, directory: _Directory, tag: int) -> float | None:
+def _rational(block: bytes, directory: Directory, tag: int) -> float | None:
     place = directory.places.get(tag)
     if place is None:
         return None
@@ -275,15 +288,15 @@ def directory_bytes(
     Raises:
         ExifError: The block is damaged.
     """
-    first = _first(block)
+    first = first_directory(block)
     order = first.order
     kept = {
-        tag: block[place : place + _ENTRY]
+        tag: block[place : place + ENTRY_BYTES]
         for tag, place in first.places.items()
         if tag not in entries and (tags is None or tag in tags)
     }
     values = bytearray()
-    values_at = at + 2 + _ENTRY * (len(kept) + len(entries)) + 4
+    values_at = at + 2 + ENTRY_BYTES * (len(kept) + len(entries)) + 4
     for tag, (kind, count, data) in entries.items():
         if len(data) <= 4:
             field = data.ljust(4, b"\x00")
@@ -292,33 +305,3 @@ def directory_bytes(
             values += data + bytes(len(data) % 2)
         kept[tag] = struct.pack(order + "HHI", tag, kind, count) + field
     return struct.pack(order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept)) + bytes(4) + values
-
-
-def moved(block: bytes, distance: int) -> bytes:
-    """The block as part of a larger file, in which offsets count from the file's start.
-
-    The offset in its header stays, for the functions here to find its first directory. Offsets inside a maker note are
-    not known and stay as they are.
-
-    Args:
-        block: To stand in the file.
-        distance: Where it stands.
-
-    Raises:
-        ExifError: The block is damaged.
-    """
-    edited = bytearray(block)
-    order = byte_order(block)
-    waiting, done = [struct.unpack_from(order + "I", block, 4)[0]], set()
-    while waiting:
-        at = waiting.pop()
-        if at in done:
-            continue
-        done.add(at)
-        for tag, place in _directory(block, order, at).places.items():
-            kind, count, value = struct.unpack_from(order + "HII", block, place + 2)
-            if tag in _POINTERS:
-                waiting.append(value)
-            if tag in _POINTERS or VALUE_BYTES.get(kind, 1) * count > 4:
-                struct.pack_into(order + "I", edited, place + 8, value + distance)
-    return bytes(edited)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -25,6 +25,7 @@ from gfprestore.exif import (
     directory_bytes,
     pack,
 )
+from gfprestore.exifmoves import INNER, Tree
 
 DESCRIBING_TAGS = frozenset(
     {
@@ -40,10 +41,9 @@ TIFF's own (TIFF 6.0, EXIF 2.32 table 4); ratings, copyright, Windows' captions 
 in a directory of its own, which TIFF/EP (ISO 12234-2) has in the first one.
 """
 
-_Tree = Mapping[int, "_Tree"]
-
-_INNER: _Tree = {EXIF_DIRECTORY: {INTEROPERABILITY_DIRECTORY: {}}, GPS_DIRECTORY: {}}
-"""Tags that point to directories, and those in them that do so again."""
+_POINTERS = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY)
+_DIRECTORY_TYPES = (13, 18)
+"""Tags and types of values that are offsets of directories; out of place, nothing is known of what they point to."""
 
 _STRIPS, _TILES = (273, 279), (324, 325)
 """Tags of where the parts of a page's pixels stand, and of their bytes."""
@@ -82,7 +82,7 @@ def describing_block(stream: BinaryIO, frame: int, tags: Collection[int]) -> tup
         ExifError: The frame's directory cannot be read.
     """
     file = _File(stream)
-    found = file.read(file.frame_at(frame), _INNER, tags)
+    found = file.read(file.frame_at(frame), INNER, tags)
     if not found.values and not found.inner:
         return None, file.is_damaged
     header = (b"II*\x00" if file.order == "<" else b"MM\x00*") + struct.pack(file.order + "I", 8)
@@ -146,7 +146,7 @@ class _File:
             at = self._number(places.stop, self._offset)
         return at
 
-    def read(self, at: int, inner: _Tree, tags: Collection[int] | None = None) -> _Entries:
+    def read(self, at: int, inner: Tree, tags: Collection[int] | None = None) -> _Entries:
         """Reads a directory: the tags asked for, or all that are whole, and the directories that it points to."""
         found = _Entries()
         for place in self._places(at):
@@ -155,11 +155,14 @@ class _File:
                 if tag in inner:
                     pointer = self._number(place + (12 if self._is_big else 8), self._offset)
                     found.inner[tag] = self.read(pointer, inner[tag])
-                elif tags is None or tag in tags:
+                elif (tags is None and not self._is_pointer(place, tag)) or (tags is not None and tag in tags):
                     found.values[tag] = self._value(place)
             except ExifError:
                 self.is_damaged = True
         return found
+
+    def _is_pointer(self, place: int, tag: int) -> bool:
+        return tag in _POINTERS or self._number(place + 2, "H") in _DIRECTORY_TYPES
 
     def numbers(self, at: int, tags: Collection[int]) -> dict[int, tuple[int, ...]]:
         """Reads whole numbers of a directory: tag -> values."""

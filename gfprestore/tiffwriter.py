@@ -27,10 +27,10 @@ from gfprestore.exif import (
     Y_RESOLUTION,
     byte_order,
     directory_bytes,
-    moved,
     pack,
     resolution_entries,
 )
+from gfprestore.exifmoves import in_order, moved
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata, Pixels
 from gfprestore.tifftags import DESCRIBING_TAGS
@@ -56,7 +56,6 @@ _LARGEST_FILE = 2**32 - 1
 _TOO_LARGE = "a TIFF holds up to 4 GiB; use --format png or a lower --upscale"
 
 _ENTRY_BYTES = 12
-_EMPTY_MOTOROLA_BLOCK = b"MM\x00*\x00\x00\x00\x08" + bytes(6)
 
 
 def write_tiff(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
@@ -79,13 +78,17 @@ def write_tiff(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) ->
 def append_page(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
     """Adds a page to a file that `write_tiff` has written; see there.
 
-    The page's EXIF block is moved as a whole, which leaves offsets in a maker note behind. One in the other byte order
-    than the file's is left out.
+    The page's EXIF block is moved as a whole and its numbers put in the file's byte order, which leaves offsets in a
+    maker note behind.
 
     Args:
         stream: The file, open for reading and writing.
         pixels: As for `write_tiff`.
         metadata: As for `write_tiff`.
+
+    Raises:
+        ValueError: As for `write_tiff`.
+        ExifError: As for `write_tiff`.
     """
     stream.seek(0)
     order = byte_order(stream.read(8))
@@ -93,10 +96,10 @@ def append_page(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -
     start = stream.seek(0, os.SEEK_END)
     stream.write(bytes(start % 2))
     start += start % 2
-    block = metadata.exif
-    if block is None or byte_order(block) != order:
-        block = EMPTY_BLOCK if order == "<" else _EMPTY_MOTOROLA_BLOCK
-    block = moved(block, start)
+    block = metadata.exif or EMPTY_BLOCK
+    if start + len(block) > _LARGEST_FILE:
+        raise ValueError(_TOO_LARGE)
+    block = moved(in_order(block, order), start)
     stream.write(block + bytes(len(block) % 2))
     _write_page(stream, block, pixels, metadata, pointer_at)
 

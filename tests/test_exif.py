@@ -58,6 +58,16 @@ def test_the_thumbnail_goes_and_nothing_moves(order: str, tail: bytes) -> None:
         assert edited.index(tail) == data.index(tail)
 
 
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_a_block_that_ends_with_its_directory_is_completed(missing: int) -> None:
+    whole = block("<", orientation_entry("<", 6), (0x010F, exif.ASCII, 3, b"ab\0"))
+    edited = exif.upright(whole[:-missing])
+    assert edited == exif.upright(whole)
+    assert exif.orientation(whole[:-missing]) == 6
+    with pytest.raises(exif.ExifError):
+        exif.upright(whole[:-5])
+
+
 @given(st.text(max_size=40), st.binary(max_size=9), st.sampled_from("<>"))
 def test_text_is_added_and_values_stay(text: str, tail: bytes, order: str) -> None:
     text = text.replace("\0", "")

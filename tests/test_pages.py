@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import tifffile
 from fakes import fake_models
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from raw_tiffs import long, short, text, write_raw_tiff
 from sample_photos import colours, full_metadata, photo, saved
 
 from gfprestore import exif, photosteps
 from gfprestore.errors import PhotoError
 from gfprestore.folders import Job, plan_jobs
+from gfprestore.metadata import tag_as_restored
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo, PhotoMetadata
 from gfprestore.photofile import read_photo, write_photo
@@ -58,6 +58,37 @@ def test_every_page_comes_back_with_its_own_metadata(tmp_path: Path) -> None:
                 assert found.get_ifd(ExifTags.IFD.Exif)[0x9003] == "1962:07:01 12:00:00"
                 assert found.get_ifd(ExifTags.IFD.Exif)[0x927C] == b"maker note \x00\x01\x02" * 20
                 assert found.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_page_keeps_its_exif_whatever_the_byte_order_of_the_first(order: str, tagged: bool, tmp_path: Path) -> None:
+    says = write_raw_tiff(
+        tmp_path / "says.tif", colours(), {270: text(b"Aunt Mary"), 274: short(order, 1)}, order=order
+    )
+    silent = read_photo(write_raw_tiff(tmp_path / "silent.tif", colours(), {}, order=order))
+    first, further = (
+        tag_as_restored(page.metadata, "m", "1") if tagged else page.metadata for page in (silent, read_photo(says))
+    )
+    write_photo(tmp_path / "a.tif", replace(silent, metadata=first), further_pages=[replace(silent, metadata=further)])
+    found = read_photo(tmp_path / "a.tif", page=1)
+    assert found.metadata.exif is not None and exif.text(found.metadata.exif, exif.DESCRIPTION) == b"Aunt Mary"
+    assert exif.orientation(found.metadata.exif) == 1
+    np.testing.assert_array_equal(found.pixels, colours())
+
+
+@pytest.mark.parametrize("pointer", [long("<", 0x7FFFFFFF), (13, 1, struct.pack("<I", 0x7FFFFFFF))])
+@pytest.mark.parametrize("tag", [0x8825, 0x8769, 0xC000])
+def test_a_directory_out_of_place_does_not_cost_the_photo(
+    tag: int, pointer: tuple[int, int, bytes], tmp_path: Path
+) -> None:
+    inner = {tag: pointer, 0x9003: text(b"1962:07:01 12:00:00")}
+    page = read_photo(write_raw_tiff(tmp_path / "a.tif", colours(), {270: text(b"x")}, (exif.EXIF_DIRECTORY, inner)))
+    write_photo(tmp_path / "b.tif", page, further_pages=[page])
+    for number in range(2):
+        found = Image.Exif()
+        found.load(read_photo(tmp_path / "b.tif", page=number).metadata.exif or b"")
+        assert found.get_ifd(exif.EXIF_DIRECTORY)[0x9003] == "1962:07:01 12:00:00"
 
 
 def test_other_readers_find_every_page(tmp_path: Path) -> None:
@@ -190,37 +221,6 @@ def test_a_copy_that_comes_first_is_no_page_either(tmp_path: Path) -> None:
 def test_files_of_one_page_have_one(tmp_path: Path) -> None:
     assert read_photo(saved(tmp_path / "a.tif", Image.new("L", (4, 4)))).pages == 1
     assert read_photo(saved(tmp_path / "a.jpg", Image.new("L", (4, 4)))).pages == 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=60), st.integers(0, 2**20), st.sampled_from(["<", ">"]))
-def test_any_block_is_moved_or_refused(tail: bytes, distance: int, order: str) -> None:
-    header = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", 8)
-    try:
-        result = exif.moved(header + tail, distance)
-    except exif.ExifError:
-        return
-    assert len(result) == len(header + tail) and result[:8] == header
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_moving_changes_offsets_and_nothing_else(order: str) -> None:
-    entries = [(0x010E, exif.ASCII, 9, 50), (0x0112, exif.SHORT, 1, None), (exif.EXIF_DIRECTORY, exif.LONG, 1, 60)]
-    packed = b"".join(
-        struct.pack(order + "HHI", tag, kind, count)
-        + (struct.pack(order + "HH", 6, 0) if value is None else struct.pack(order + "I", value))
-        for tag, kind, count, value in entries
-    )
-    header = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", 8)
-    block = header + struct.pack(order + "H", 3) + packed + bytes(4)
-    assert len(block) == 50
-    inner = struct.pack(order + "HHHIIHHIHHI", 2, 0x9003, exif.ASCII, 20, 90, 0xA001, exif.SHORT, 1, 1, 0, 0)
-    block += b"Aunt Mary\0" + inner + b"1962:07:01 12:00:00\0"
-    moved = exif.moved(block, 1000)
-    differing = {place for place in range(0, len(block)) if block[place] != moved[place]}
-    offsets = [(18, 50), (42, 60), (70, 90)]
-    assert all(struct.unpack_from(order + "I", moved, place)[0] == value + 1000 for place, value in offsets)
-    assert differing <= {place + byte for place, _ in offsets for byte in range(4)}
 
 
 def _scanned_album(folder: Path, pages: int, suffix: str = ".tif") -> list[Job]:
