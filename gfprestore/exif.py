@@ -45,7 +45,9 @@ VALUE_BYTES = {
 }
 """Bytes of one value of each type."""
 
-_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
+_FIRST_SIZE, _INNER_SIZE = (0x0100, 0x0101), (0xA002, 0xA003)
+"""Tags of width and height in the first directory and in that of Exif."""
+
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 0x0201, 0x0202
 _INCHES, _DENOMINATOR = 2, 1000
 ENTRY_BYTES = 12
@@ -186,12 +188,12 @@ def with_size(block: bytes, width: int, height: int) -> bytes:
     """
     edited = bytearray(block)
     first = first_directory(edited)
+    places = [first.places.get(tag) for tag in _FIRST_SIZE]
     at = _number(edited, first, EXIF_DIRECTORY)
-    if at is None:
-        return block
-    directory = directory_at(edited, first.order, at)
-    for tag, number in ((_PIXEL_WIDTH, width), (_PIXEL_HEIGHT, height)):
-        place = directory.places.get(tag)
+    if at is not None:
+        inner = directory_at(edited, first.order, at)
+        places += [inner.places.get(tag) for tag in _INNER_SIZE]
+    for place, number in zip(places, (width, height) * 2, strict=False):
         if place is not None:
             struct.pack_into(first.order + "HII", edited, place + 2, LONG, 1, number)
     return bytes(edited)

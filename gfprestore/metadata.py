@@ -126,8 +126,13 @@ def _dpi(value: object) -> tuple[float, float] | None:
 
 
 def _jpeg_tables(image: Image.Image) -> dict[int, list[int]] | None:
+    """The quantisation tables, numbered as encoders use them: first that of gray or brightness, then that of colour."""
     tables = getattr(image, "quantization", None) if image.format in ("JPEG", "MPO") else None
-    return {int(number): [int(step) for step in table] for number, table in tables.items()} if tables else None
+    if not tables:
+        return None
+    of_channels = [layer[3] for layer in getattr(image, "layer", ())]
+    ordered = [number for number in dict.fromkeys([*of_channels, *sorted(tables)]) if number in tables]
+    return {place: [int(step) for step in tables[number]] for place, number in enumerate(ordered)}
 
 
 def _jpeg_subsampling(image: Image.Image) -> int | None:

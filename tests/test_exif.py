@@ -90,10 +90,15 @@ def test_pixel_dimensions_become_the_results(kind: int) -> None:
     made.get_ifd(exif.EXIF_DIRECTORY)[0xA002] = 100 if kind == exif.SHORT else 70000
     made.get_ifd(exif.EXIF_DIRECTORY)[0xA003] = 50
     made.get_ifd(exif.EXIF_DIRECTORY)[0x9003] = "1962:07:01 12:00:00"
-    found = loaded(exif.with_size(made.tobytes()[6:], 80000, 40000)).get_ifd(exif.EXIF_DIRECTORY)
+    made[0x0100], made[0x0101] = 100, 50
+    sized = loaded(exif.with_size(made.tobytes()[6:], 80000, 40000))
+    assert (sized[0x0100], sized[0x0101]) == (80000, 40000)
+    found = sized.get_ifd(exif.EXIF_DIRECTORY)
     assert (found[0xA002], found[0xA003]) == (80000, 40000)
     assert found[0x9003] == "1962:07:01 12:00:00"
     assert exif.with_size(exif.EMPTY_BLOCK, 1, 1) == exif.EMPTY_BLOCK
+    alone = block("<", (0x0101, exif.SHORT, 1, b"\x05\0"))
+    assert dict(loaded(exif.with_size(alone, 80000, 40000))) == {0x0101: 40000}
 
 
 @pytest.mark.parametrize("order", "<>")

@@ -97,6 +97,37 @@ def test_jpegs_are_written_with_their_sources_tables(tmp_path: Path) -> None:
     assert asked.jpeg_subsampling == 0
 
 
+def renumbered(data: bytes, tables: dict[int, int]) -> bytes:
+    """A JPEG of Pillow's with other numbers for its quantisation tables."""
+    edited, at = bytearray(data), 2
+    while edited[at + 1] != 0xDA:
+        length = int.from_bytes(edited[at + 2 : at + 4], "big")
+        if edited[at + 1] == 0xDB:
+            places = range(at + 4, at + 2 + length, 65)
+        elif edited[at + 1] == 0xC0:
+            places = range(at + 12, at + 2 + length, 3)
+        else:
+            places = range(0)
+        for place in places:
+            edited[place] = tables[edited[place]]
+        at += 2 + length
+    return bytes(edited)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("tables", [{0: 1, 1: 2}, {0: 2, 1: 0}, {0: 1, 1: 0}, {0: 3, 1: 1}])
+def test_tables_may_have_any_numbers(mode: str, tables: dict[int, int], tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", Image.fromarray(colours()).convert(mode), quality=60)
+    usual = read_photo(path)
+    path.write_bytes(renumbered(path.read_bytes(), tables))
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels, usual.pixels)
+    assert found.metadata.jpeg_tables == usual.metadata.jpeg_tables
+    write_photo(tmp_path / "b.jpg", found)
+    write_photo(tmp_path / "c.jpg", usual)
+    assert (tmp_path / "b.jpg").read_bytes() == (tmp_path / "c.jpg").read_bytes()
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_what_stands_beside_the_pixels_is_kept(suffix: str, tmp_path: Path) -> None:
     metadata = full_metadata()
