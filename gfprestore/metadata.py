@@ -37,7 +37,7 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         stream: The file that it was opened from, for what Pillow loses of a TIFF's tags and a PNG's text.
 
     Returns:
-        The metadata, already upright; the orientation, 1 to 8; one sentence for each damaged part.
+        The metadata, already upright; the orientation, 1 to 8; one sentence for each part that is damaged or lost.
     """
     info = image.info
     raw = raw_profiles(info) if image.format == "PNG" else {}
@@ -50,6 +50,9 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
     if profile is None:
         profile = _stated_colours(image, by_field.get("icc_profile"))
     packet = _bytes_or_none(info.get("xmp")) or by_field.get("xmp")
+    if packet is not None:
+        packet, lost = xmp.of_photo_alone(packet)
+        warnings += lost
     if turn is None:
         turn = xmp.orientation(packet or b"")
     metadata = PhotoMetadata(

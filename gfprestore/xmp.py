@@ -16,6 +16,23 @@ _TIFF, _IPTC = "http://ns.adobe.com/tiff/1.0/", "http://iptc.org/std/Iptc4xmpExt
 _TAG_NAMES = ((_TIFF, "Software"), (_IPTC, "DigitalSourceType"))
 """Namespace and name of what the tag sets."""
 
+_APART = (
+    (
+        (("http://ns.adobe.com/xmp/note/", "HasExtendedXMP"),),
+        "A part of the XMP data, which a JPEG stores apart for its length, was left out.",
+    ),
+    (
+        (("http://ns.adobe.com/hdr-gain-map/1.0/", r"\w+"),),
+        "The gain map, by which some screens show the photo brighter, was left out.",
+    ),
+    (
+        (("http://ns.google.com/photos/1.0/camera/", r"(?:MotionPhoto|MicroVideo)\w*"),),
+        "The short video that the photo was taken from was left out.",
+    ),
+    ((("http://ns.google.com/photos/1.0/container/", "Directory"),), None),
+)
+"""Namespaces and names of what a packet says of parts of the file beside the photo, and what to tell of their loss."""
+
 _ORIENTATION = re.compile(rb"(\btiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([0-9])")
 """An attribute or an element, and its number."""
 
@@ -39,6 +56,21 @@ def orientation(packet: bytes) -> int:
 def upright(packet: bytes) -> bytes:
     """The packet with orientation 1, if it names any."""
     return _ORIENTATION.sub(rb"\g<1>1", packet)
+
+
+def of_photo_alone(packet: bytes) -> tuple[bytes, list[str]]:
+    """The packet without mention of what the file holds beside the photo, such as a video; one sentence for each."""
+    try:
+        text = packet.decode("utf-8")
+    except UnicodeDecodeError:
+        return packet, []
+    notes = []
+    for names, note in _APART:
+        shorter = _without(text, names)
+        if note is not None and shorter != text:
+            notes.append(note)
+        text = shorter
+    return text.encode("utf-8"), notes
 
 
 def tagged(packet: bytes | None, software: str) -> bytes:

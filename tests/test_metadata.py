@@ -150,6 +150,28 @@ def test_an_orientation_in_xmp_is_used_and_reset(packet: bytes) -> None:
         assert read_metadata(opened(xmp=packet % absurd))[1] == 1
 
 
+@pytest.mark.parametrize(
+    ("space", "names", "told"),
+    [
+        ("http://ns.adobe.com/xmp/note/", ["HasExtendedXMP"], "XMP"),
+        ("http://ns.adobe.com/hdr-gain-map/1.0/", ["Version", "GainMapMax"], "gain map"),
+        ("http://ns.google.com/photos/1.0/camera/", ["MotionPhoto", "MicroVideoOffset"], "video"),
+        ("http://ns.google.com/photos/1.0/container/", ["Directory"], None),
+    ],
+)
+def test_the_packet_does_not_speak_of_parts_that_are_gone(space: str, names: list[str], told: str | None) -> None:
+    attributes = "".join(f' g:{name}="1"' for name in names)
+    elements = "".join(f"<g:{name}><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></g:{name}>" for name in names)
+    plain = PACKET.format(attribute=f'xmlns:g="{space}" xmlns:h="http://h/"', element="")
+    for attribute, element in ((attributes, ""), ("", elements), (attributes, elements)):
+        kept = f'xmlns:g="{space}" xmlns:h="http://h/"', "<h:Version>1</h:Version>"
+        packet = PACKET.format(attribute=kept[0] + attribute, element=kept[1] + element)
+        metadata, _, warnings = read_metadata(opened(xmp=packet.encode()))
+        assert metadata.xmp == PACKET.format(attribute=kept[0], element=kept[1]).encode()
+        assert [told in warning for warning in warnings if told] == [True] * (told is not None)
+    assert read_metadata(opened(xmp=plain.encode()))[2] == []
+
+
 def test_damage_is_told() -> None:
     metadata, turn, warnings = read_metadata(opened(exif=b"Exif\0\0damaged", icc_profile=b"damaged"))
     assert (metadata.exif, metadata.icc_profile, turn) == (None, None, 1)
