@@ -18,6 +18,10 @@ _UNKNOWN_WAYS = (SyntaxError, KeyError)
 """What Pillow raises for pixels or a compression that it does not know; it holds the frame's tags all the same."""
 
 
+_MOST_ODD = 100
+"""Pages that are left out of one file; each takes a walk along all directories, of which a hostile file has many."""
+
+
 def find_pages(image: Image.Image, stream: BinaryIO) -> tuple[list[int], list[int]]:
     """Finds the frames that are pages of their own, not smaller copies or masks of one.
 
@@ -30,7 +34,7 @@ def find_pages(image: Image.Image, stream: BinaryIO) -> tuple[list[int], list[in
         those after it whose pixels cannot be read, although they are there.
 
     Raises:
-        SyntaxError: A page's pixels are unknown, and the file does not hold all that it names.
+        SyntaxError: A page's pixels are unknown, and the file does not hold all that it names; or there are many such.
         KeyError: As before.
     """
     pages = [] if _is_copy(image) else [0]
@@ -47,7 +51,7 @@ def find_pages(image: Image.Image, stream: BinaryIO) -> tuple[list[int], list[in
             continue
         if fault is None:
             pages.append(frame)
-        elif holds_its_pixels(stream, frame):
+        elif len(odd) < _MOST_ODD and holds_its_pixels(stream, frame):
             odd.append(len(pages) + len(odd) + 1)
         else:
             raise fault
