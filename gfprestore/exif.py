@@ -8,21 +8,25 @@ A block here starts with the byte order mark, without JPEG's `Exif` prefix.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 EMPTY_BLOCK = b"II*\x00\x08\x00\x00\x00" + bytes(6)
 """A block with no entries."""
 
+_PREFIX = b"Exif\x00\x00"
+"""What a JPEG's segment APP1 holds before the block."""
+
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 2, 3, 4, 5, 7
 """Types of values, TIFF 6.0 page 15."""
 
+DESCRIPTION = 0x010E
 ORIENTATION = 0x0112
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 SOFTWARE = 0x0131
-EXIF_DIRECTORY = 0x8769
 
-_POINTERS = frozenset({EXIF_DIRECTORY, 0x8825, 0xA005})
-"""Tags whose value is the offset of another directory: Exif, GPS, interoperability."""
+EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
+"""Tags whose value is the offset of another directory."""
 
 VALUE_BYTES = {
     1: 1,
@@ -41,9 +45,12 @@ VALUE_BYTES = {
 }
 """Bytes of one value of each type."""
 
-_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
+_FIRST_SIZE, _INNER_SIZE = (0x0100, 0x0101), (0xA002, 0xA003)
+"""Tags of width and height in the first directory and in that of Exif."""
+
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 0x0201, 0x0202
-_ENTRY = 12
+_INCHES, _DENOMINATOR = 2, 1000
+ENTRY_BYTES = 12
 
 
 class ExifError(ValueError):
@@ -51,7 +58,7 @@ class ExifError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Directory:
+class Directory:
     """One list of entries."""
 
     order: str
@@ -60,8 +67,18 @@ class _Directory:
     places: dict[int, int]
     """Tag -> where its 12 bytes stand in the block."""
 
+    start: int
+    """Where the number of its entries stands."""
+
     end: int
-    """Where the offset of the next directory stands."""
+    """Where the offset of the next directory stands, or would: some programs leave it out of a block's last one."""
+
+
+def without_prefix(block: bytes) -> bytes:
+    """The block from its byte order mark on; some programs write JPEG's prefix where none belongs, or twice."""
+    while block.startswith(_PREFIX):
+        block = block[len(_PREFIX) :]
+    return block
 
 
 def byte_order(block: bytes) -> str:
@@ -76,25 +93,35 @@ def byte_order(block: bytes) -> str:
     return order
 
 
-def _directory(block: bytes | bytearray, order: str, at: int) -> _Directory:
-    if not 8 <= at <= len(block) - 6:
+def directory_at(block: bytes | bytearray, order: str, at: int) -> Directory:
+    """The directory that stands at an offset.
+
+    Raises:
+        ExifError: It is not within the block.
+    """
+    if not 8 <= at <= len(block) - 2:
         raise ExifError("directory outside the block")
     (count,) = struct.unpack_from(order + "H", block, at)
-    end = at + 2 + _ENTRY * count
-    if end + 4 > len(block):
+    end = at + 2 + ENTRY_BYTES * count
+    if end > len(block):
         raise ExifError("directory longer than the block")
     places = {}
-    for place in range(at + 2, end, _ENTRY):
+    for place in range(at + 2, end, ENTRY_BYTES):
         places[struct.unpack_from(order + "H", block, place)[0]] = place
-    return _Directory(order, places, end)
+    return Directory(order, places, at, end)
 
 
-def _first(block: bytes | bytearray) -> _Directory:
+def first_directory(block: bytes | bytearray) -> Directory:
+    """The directory that the header names.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
     order = byte_order(bytes(block[:8]))
-    return _directory(block, order, struct.unpack_from(order + "I", block, 4)[0])
+    return directory_at(block, order, struct.unpack_from(order + "I", block, 4)[0])
 
 
-def _number(block: bytes | bytearray, directory: _Directory, tag: int) -> int | None:
+def _number(block: bytes | bytearray, directory: Directory, tag: int) -> int | None:
     """The single whole number of an entry; None where there is none such."""
     place = directory.places.get(tag)
     if place is None:
@@ -111,7 +138,7 @@ def orientation(block: bytes) -> int | None:
     Raises:
         ExifError: The block is damaged.
     """
-    first = _first(block)
+    first = first_directory(block)
     if ORIENTATION not in first.places:
         return None
     number = _number(block, first, ORIENTATION)
@@ -119,16 +146,17 @@ def orientation(block: bytes) -> int | None:
 
 
 def upright(block: bytes) -> bytes:
-    """The block with orientation 1 and without its thumbnail, which would show the photo as it was.
+    """The block with orientation 1, a whole first directory and no thumbnail, which would show the photo as it was.
 
     Raises:
         ExifError: The block is damaged.
     """
     edited = bytearray(block)
-    first = _first(edited)
+    first = first_directory(edited)
     place = first.places.get(ORIENTATION)
     if place is not None:
         struct.pack_into(first.order + "HIHH", edited, place + 2, SHORT, 1, 1, 0)
+    edited += bytes(max(0, first.end + 4 - len(edited)))
     (following,) = struct.unpack_from(first.order + "I", edited, first.end)
     if following:
         struct.pack_into(first.order + "I", edited, first.end, 0)
@@ -136,9 +164,9 @@ def upright(block: bytes) -> bytes:
     return bytes(edited)
 
 
-def _erase_thumbnail(edited: bytearray, first: _Directory, at: int) -> None:
+def _erase_thumbnail(edited: bytearray, first: Directory, at: int) -> None:
     try:
-        second = _directory(edited, first.order, at)
+        second = directory_at(edited, first.order, at)
     except ExifError:
         return
     start = _number(edited, second, _THUMBNAIL_AT)
@@ -159,13 +187,13 @@ def with_size(block: bytes, width: int, height: int) -> bytes:
         ExifError: The block is damaged.
     """
     edited = bytearray(block)
-    first = _first(edited)
+    first = first_directory(edited)
+    places = [first.places.get(tag) for tag in _FIRST_SIZE]
     at = _number(edited, first, EXIF_DIRECTORY)
-    if at is None:
-        return block
-    directory = _directory(edited, first.order, at)
-    for tag, number in ((_PIXEL_WIDTH, width), (_PIXEL_HEIGHT, height)):
-        place = directory.places.get(tag)
+    if at is not None:
+        inner = directory_at(edited, first.order, at)
+        places += [inner.places.get(tag) for tag in _INNER_SIZE]
+    for place, number in zip(places, (width, height) * 2, strict=False):
         if place is not None:
             struct.pack_into(first.order + "HII", edited, place + 2, LONG, 1, number)
     return bytes(edited)
@@ -178,6 +206,23 @@ def pack(order: str, kind: int, numbers: Iterable[int]) -> tuple[int, int, bytes
     return kind, len(listed) // (2 if kind == RATIONAL else 1), data
 
 
+def text(block: bytes, tag: int) -> bytes:
+    """The text of an entry of the first directory, without what pads it; empty where there is none.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    first = first_directory(block)
+    place = first.places.get(tag)
+    if place is None:
+        return b""
+    kind, count, at = struct.unpack_from(first.order + "HII", block, place + 2)
+    size = VALUE_BYTES.get(kind, 1) * count
+    if size <= 4:
+        at = place + 8
+    return block[at : at + size].strip(b"\x00 ")
+
+
 def with_text(block: bytes, tag: int, text: str) -> bytes:
     """The block with a text entry set in its first directory; characters beyond ASCII become `?`.
 
@@ -185,27 +230,75 @@ def with_text(block: bytes, tag: int, text: str) -> bytes:
         ExifError: The block is damaged.
     """
     data = text.encode("ascii", "replace") + b"\x00"
+    return with_entries(block, {tag: (ASCII, len(data), data)})
+
+
+def with_entries(block: bytes, entries: Mapping[int, tuple[int, int, bytes]]) -> bytes:
+    """The block with entries set in its first directory: tag -> type, count and bytes in the block's byte order.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
     padded = block + bytes(len(block) % 2)
-    directory = directory_bytes(padded, {tag: (ASCII, len(data), data)}, len(padded))
+    directory = directory_bytes(padded, entries, len(padded))
     return padded[:4] + struct.pack(byte_order(block) + "I", len(padded)) + padded[8:] + directory
 
 
-def directory_bytes(block: bytes, entries: Mapping[int, tuple[int, int, bytes]], at: int) -> bytes:
+def resolution(block: bytes) -> tuple[float, float] | None:
+    """Dots per inch, (x, y); None where the block names none.
+
+    Raises:
+        ExifError: The block is damaged.
+    """
+    first = first_directory(block)
+    per_inch = {2: 1.0, 3: 2.54}.get(_number(block, first, RESOLUTION_UNIT) or 2)
+    sides = [_rational(block, first, tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    if per_inch is None or sides[0] is None or sides[1] is None:
+        return None
+    return sides[0] * per_inch, sides[1] * per_inch
+
+
+def _rational(block: bytes, directory: Directory, tag: int) -> float | None:
+    place = directory.places.get(tag)
+    if place is None:
+        return None
+    kind, count, at = struct.unpack_from(directory.order + "HII", block, place + 2)
+    if kind != RATIONAL or count != 1 or at + 8 > len(block):
+        return None
+    above, below = struct.unpack_from(directory.order + "II", block, at)
+    return above / below if below else None
+
+
+def resolution_entries(order: str, dpi: tuple[float, float]) -> dict[int, tuple[int, int, bytes]]:
+    """Entries that name a resolution in dots per inch, (x, y)."""
+    sides = zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True)
+    found = {tag: pack(order, RATIONAL, [round(side * _DENOMINATOR), _DENOMINATOR]) for tag, side in sides}
+    return found | {RESOLUTION_UNIT: pack(order, SHORT, [_INCHES])}
+
+
+def directory_bytes(
+    block: bytes, entries: Mapping[int, tuple[int, int, bytes]], at: int, tags: Collection[int] | None = None
+) -> bytes:
     """A new first directory: the block's entries, replaced or joined by others, to stand at `at`, followed by values.
 
     Args:
         block: Whose values stay where they are.
         entries: Tag -> type, count and bytes in the block's byte order.
         at: Offset, even, at which the result will stand.
+        tags: Those of the block's entries to keep; None keeps all.
 
     Raises:
         ExifError: The block is damaged.
     """
-    first = _first(block)
+    first = first_directory(block)
     order = first.order
-    kept = {tag: block[place : place + _ENTRY] for tag, place in first.places.items() if tag not in entries}
+    kept = {
+        tag: block[place : place + ENTRY_BYTES]
+        for tag, place in first.places.items()
+        if tag not in entries and (tags is None or tag in tags)
+    }
     values = bytearray()
-    values_at = at + 2 + _ENTRY * (len(kept) + len(entries)) + 4
+    values_at = at + 2 + ENTRY_BYTES * (len(kept) + len(entries)) + 4
     for tag, (kind, count, data) in entries.items():
         if len(data) <= 4:
             field = data.ljust(4, b"\x00")
@@ -214,33 +307,3 @@ def directory_bytes(block: bytes, entries: Mapping[int, tuple[int, int, bytes]],
             values += data + bytes(len(data) % 2)
         kept[tag] = struct.pack(order + "HHI", tag, kind, count) + field
     return struct.pack(order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept)) + bytes(4) + values
-
-
-def moved(block: bytes, distance: int) -> bytes:
-    """The block as part of a larger file, in which offsets count from the file's start.
-
-    The offset in its header stays, for the functions here to find its first directory. Offsets inside a maker note are
-    not known and stay as they are.
-
-    Args:
-        block: To stand in the file.
-        distance: Where it stands.
-
-    Raises:
-        ExifError: The block is damaged.
-    """
-    edited = bytearray(block)
-    order = byte_order(block)
-    waiting, done = [struct.unpack_from(order + "I", block, 4)[0]], set()
-    while waiting:
-        at = waiting.pop()
-        if at in done:
-            continue
-        done.add(at)
-        for tag, place in _directory(block, order, at).places.items():
-            kind, count, value = struct.unpack_from(order + "HII", block, place + 2)
-            if tag in _POINTERS:
-                waiting.append(value)
-            if tag in _POINTERS or VALUE_BYTES.get(kind, 1) * count > 4:
-                struct.pack_into(order + "I", edited, place + 8, value + distance)
-    return bytes(edited)

@@ -10,13 +10,15 @@ knows whether it was encoded in a band or in the whole, and the decoded pixels a
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from PIL import Image
 
+from gfprestore import exif, xmp
 from gfprestore.filepixels import FilePixels
-from gfprestore.metadata import photoshop_segment
 from gfprestore.photo import PhotoMetadata, Pixels
+from gfprestore.photoshop import SEGMENT_PREFIX, iptc_resource
 
 BAND_PIXELS = 1 << 20
 """Encoded at once. At most 16 rows of 65500 pixels, 16376 units, which the restart interval's 16 bits can count."""
@@ -69,7 +71,7 @@ def write_jpeg(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata, qu
     settings: dict[str, Any] = {"quality": quality or _BEST_QUALITY, "subsampling": 0}
     if quality is None and metadata.jpeg_tables:
         settings = {"qtables": metadata.jpeg_tables, "subsampling": metadata.jpeg_subsampling or 0}
-    parts = _parts(metadata, notes)
+    parts = _parts(metadata, pixels.size, notes)
     if metadata.dpi is not None:
         parts["dpi"] = metadata.dpi
     if metadata.icc_profile is not None:
@@ -92,24 +94,46 @@ def write_jpeg(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata, qu
     return notes
 
 
-def _parts(metadata: PhotoMetadata, notes: list[str]) -> dict[str, Any]:
-    """What goes into a segment of its own, where it fits into one."""
-    parts: dict[str, bytes] = {}
-    if metadata.exif is not None:
-        parts["exif"] = b"Exif\x00\x00" + metadata.exif
-    if metadata.xmp is not None:
-        parts["xmp"] = metadata.xmp
-    if metadata.comment is not None:
-        parts["comment"] = metadata.comment
-    if metadata.iptc is not None:
-        parts["extra"] = photoshop_segment(metadata.iptc)
-    for name in list(parts):
-        if len(parts[name]) + (_XMP_PREFIX_BYTES if name == "xmp" else 0) > _LARGEST_SEGMENT:
-            del parts[name]
+def _parts(metadata: PhotoMetadata, size: tuple[int, int], notes: list[str]) -> dict[str, Any]:
+    """What goes into a segment of its own, where it fits into one; with a tag where that fits as well."""
+    parts = {}
+    plain = {} if metadata.untagged is None else _contents(metadata.untagged, size)
+    for name, content in _contents(metadata, size).items():
+        tagged, untagged = _fitting(name, content), _fitting(name, plain.get(name, b""))
+        if tagged is not None:
+            parts[name] = tagged
+        elif untagged:
+            parts[name] = untagged
+            notes.append(f"The {_PART_NAMES[name]} data have no room for the tag that the photo was restored.")
+        else:
             notes.append(f"The {_PART_NAMES[name]} data are too long for a JPEG and were left out.")
     if "extra" in parts:
         parts["extra"] = b"\xff\xed" + (len(parts["extra"]) + 2).to_bytes(2, "big") + parts["extra"]
     return dict(parts)
+
+
+def _contents(metadata: PhotoMetadata, size: tuple[int, int]) -> dict[str, bytes]:
+    """By Pillow's name what segments are to hold, whatever its length."""
+    height, width = size
+    block = metadata.exif
+    if block is not None:
+        with suppress(exif.ExifError):
+            block = exif.with_size(block, width, height)
+    contents = {
+        "exif": None if block is None else b"Exif\x00\x00" + block,
+        "xmp": metadata.xmp,
+        "comment": metadata.comment,
+        "extra": None if metadata.iptc is None else SEGMENT_PREFIX + iptc_resource(metadata.iptc),
+    }
+    return {name: content for name, content in contents.items() if content is not None}
+
+
+def _fitting(name: str, content: bytes) -> bytes | None:
+    """The content if it fits, XMP without its padding if only that does."""
+    if name != "xmp":
+        return content if len(content) <= _LARGEST_SEGMENT else None
+    variants = (content, xmp.without_padding(content))
+    return next((packet for packet in variants if len(packet) + _XMP_PREFIX_BYTES <= _LARGEST_SEGMENT), None)
 
 
 def _encoded(band: Pixels, settings: dict[str, Any]) -> tuple[bytes, memoryview]:

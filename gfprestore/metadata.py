@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
-import struct
 from dataclasses import replace
 from typing import BinaryIO, cast
-from xml.sax.saxutils import quoteattr
 
 from PIL import Image, JpegImagePlugin
 
-from gfprestore import exif
+from gfprestore import exif, xmp
 from gfprestore.colour import profile_space
 from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
+from gfprestore.photoshop import SEGMENT_PREFIX, iptc_record
 from gfprestore.pngchunks import text_chunks
-from gfprestore.tifftags import describing_block
+from gfprestore.pngprofiles import raw_profiles
+from gfprestore.tifftags import DESCRIBING_TAGS, describing_block
 
-EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"
-"""IPTC's term for a photo from the real world that an algorithm has improved."""
-
-_KEPT_TIFF_TAGS = (
-    *(0x010D, 0x010E, 0x010F, 0x0110, exif.ORIENTATION, 0x011D, exif.SOFTWARE, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298),
-    *range(0x9C9B, 0x9CA0),
-)
-"""Tags of a TIFF's first directory that describe the photo and not how its pixels are stored, and its orientation."""
-
-_PHOTOSHOP = b"Photoshop 3.0\x00"
-_IPTC_RESOURCE = 0x0404
 _TIFF_IPTC = 33723
-
-_XMP_NAMES = ("Iptc4xmpExt:DigitalSourceType", "tiff:Software")
-
-_XMP_ORIENTATION = re.compile(rb"(\btiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)([0-9])")
-"""An attribute or an element, and its number."""
 
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 """Pillow's, of PNG files with one channel of colour."""
@@ -54,43 +37,55 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         stream: The file that it was opened from, for what Pillow loses of a TIFF's tags and a PNG's text.
 
     Returns:
-        The metadata, already upright; the orientation, 1 to 8; one sentence for each damaged part.
+        The metadata, already upright; the orientation, 1 to 8; one sentence for each part that is damaged or lost.
     """
     info = image.info
-    block, turn, warnings = _upright_exif(image, stream)
+    raw = raw_profiles(info) if image.format == "PNG" else {}
+    by_field = dict(raw.values())
+    block, turn, warnings = _upright_exif(image, stream, by_field.get("exif"))
     profile = _bytes_or_none(info.get("icc_profile"))
     if profile is not None and not profile_space(profile):
         warnings.append("The colour profile is damaged and was left out.")
         profile = None
     if profile is None:
-        profile = _stated_gamma(image)
-    xmp = _bytes_or_none(info.get("xmp"))
+        profile = _stated_colours(image, by_field.get("icc_profile"))
+    packet = _bytes_or_none(info.get("xmp")) or by_field.get("xmp")
+    if packet is not None:
+        packet, lost = xmp.of_photo_alone(packet)
+        warnings += lost
     if turn is None:
-        turn = _xmp_orientation(xmp or b"")
+        turn = xmp.orientation(packet or b"")
     metadata = PhotoMetadata(
         format="JPEG" if image.format == "MPO" else str(image.format),
         exif=block,
         icc_profile=profile,
-        xmp=None if xmp is None else _upright_xmp(xmp),
-        iptc=_iptc(image),
-        dpi=_dpi(info.get("dpi")),
+        xmp=None if packet is None else xmp.upright(packet),
+        iptc=_iptc(image) or by_field.get("iptc"),
+        dpi=_dpi(info.get("dpi")) or _dpi(None if block is None else exif.resolution(block)),
         jpeg_tables=_jpeg_tables(image),
         jpeg_subsampling=_jpeg_subsampling(image),
         comment=_comment(image),
-        png_text=text_chunks(stream) if image.format == "PNG" and stream is not None else (),
     )
+    if image.format == "PNG" and stream is not None:
+        kept = {keyword for keyword, (field, _) in raw.items() if getattr(metadata, field) is not None}
+        metadata = replace(metadata, png_text=text_chunks(stream, kept))
     return metadata, turn, warnings
 
 
-def _upright_exif(image: Image.Image, stream: BinaryIO | None) -> tuple[bytes | None, int | None, list[str]]:
-    """The EXIF block made upright, the orientation that its pixels still need if it names one, a sentence on damage."""
+def _upright_exif(
+    image: Image.Image, stream: BinaryIO | None, raw: bytes | None
+) -> tuple[bytes | None, int | None, list[str]]:
+    """The EXIF block made upright, the orientation that its pixels still need if it names one, a sentence on damage.
+
+    `raw` is used where the file holds no other.
+    """
     warnings = []
     try:
         if image.format == "TIFF" and stream is not None:
-            block, is_damaged = describing_block(stream, image.tell(), _KEPT_TIFF_TAGS)
+            block, is_damaged = describing_block(stream, image.tell(), DESCRIBING_TAGS)
             warnings = ["A part of the EXIF data is damaged and was left out."] if is_damaged else []
         else:
-            block = _exif_block(image.info)
+            block = exif.without_prefix(_bytes_or_none(image.info.get("exif")) or raw or b"") or None
         if block is None:
             return None, None, warnings
         turn = exif.orientation(block)
@@ -99,11 +94,13 @@ def _upright_exif(image: Image.Image, stream: BinaryIO | None) -> tuple[bytes | 
         return None, None, [f"The EXIF data are damaged ({error}) and were left out."]
 
 
-def _stated_gamma(image: Image.Image) -> bytes | None:
-    """A profile for a PNG that says nothing about its colours but a gamma other than sRGB's."""
-    gamma = image.info.get("gamma")
-    if image.format != "PNG" or not isinstance(gamma, float) or "srgb" in image.info or "icc_profile" in image.info:
+def _stated_colours(image: Image.Image, raw: bytes | None) -> bytes | None:
+    """A profile for a PNG without one of its own that does not call itself sRGB: that of its text, or of its gamma."""
+    if image.format != "PNG" or "srgb" in image.info:
         return None
+    gamma = image.info.get("gamma")
+    if raw is not None or not isinstance(gamma, float) or "icc_profile" in image.info:
+        return raw
     return gamma_profile(gamma, is_gray=image.mode in _GRAY_MODES)
 
 
@@ -111,45 +108,13 @@ def _bytes_or_none(value: object) -> bytes | None:
     return bytes(value) if isinstance(value, bytes) and value else None
 
 
-def _exif_block(info: dict[str | tuple[int, int], object]) -> bytes | None:
-    block = info.get("exif")
-    legacy = info.get("Raw profile type exif")
-    if not isinstance(block, bytes) and isinstance(legacy, str):
-        # ImageMagick's text chunk in a PNG: a name, a length, then lines of hexadecimal digits.
-        try:
-            block = bytes.fromhex("".join(legacy.split("\n")[3:]))
-        except ValueError:
-            return None
-    if not isinstance(block, bytes) or not block:
-        return None
-    return block.removeprefix(b"Exif\x00\x00") or None
-
-
 def _iptc(image: Image.Image) -> bytes | None:
     """The IPTC-IIM record: a resource of a JPEG's Photoshop segment, or a TIFF's tag."""
     if image.format == "TIFF":
         value = cast("dict[int, object]", image.getexif()).get(_TIFF_IPTC)
         return value if isinstance(value, bytes) and value else None
-    segments = [data for name, data in getattr(image, "applist", ()) if name == "APP13" and data.startswith(_PHOTOSHOP)]
-    resources = b"".join(segment[len(_PHOTOSHOP) :] for segment in segments)
-    at = 0
-    while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
-        (number,) = struct.unpack_from(">H", resources, at + 4)
-        name = resources[at + 6] + 1
-        at += 6 + name + name % 2
-        if at + 4 > len(resources):
-            break
-        (size,) = struct.unpack_from(">I", resources, at)
-        if number == _IPTC_RESOURCE:
-            return resources[at + 4 : at + 4 + size] or None
-        at += 4 + size + size % 2
-    return None
-
-
-def photoshop_segment(iptc: bytes) -> bytes:
-    """Content of the JPEG segment APP13 that holds an IPTC-IIM record."""
-    header = _PHOTOSHOP + b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc))
-    return header + iptc + bytes(len(iptc) % 2)
+    segments = [data for name, data in getattr(image, "applist", ()) if name == "APP13"]
+    return iptc_record(b"".join(data[len(SEGMENT_PREFIX) :] for data in segments if data.startswith(SEGMENT_PREFIX)))
 
 
 def _dpi(value: object) -> tuple[float, float] | None:
@@ -164,8 +129,13 @@ def _dpi(value: object) -> tuple[float, float] | None:
 
 
 def _jpeg_tables(image: Image.Image) -> dict[int, list[int]] | None:
+    """The quantisation tables, numbered as encoders use them: first that of gray or brightness, then that of colour."""
     tables = getattr(image, "quantization", None) if image.format in ("JPEG", "MPO") else None
-    return {int(number): [int(step) for step in table] for number, table in tables.items()} if tables else None
+    if not tables:
+        return None
+    of_channels = [layer[3] for layer in getattr(image, "layer", ())]
+    ordered = [number for number in dict.fromkeys([*of_channels, *sorted(tables)]) if number in tables]
+    return {place: [int(step) for step in tables[number]] for place, number in enumerate(ordered)}
 
 
 def _jpeg_subsampling(image: Image.Image) -> int | None:
@@ -180,22 +150,12 @@ def _comment(image: Image.Image) -> bytes | None:
     return value if image.format in ("JPEG", "MPO") and isinstance(value, bytes) and value else None
 
 
-def _xmp_orientation(packet: bytes) -> int:
-    """The orientation that an XMP packet names, as an attribute or as an element; 1 where it names none."""
-    found = _XMP_ORIENTATION.search(packet)
-    return int(found[2]) if found and found[2] in b"12345678" else 1
-
-
-def _upright_xmp(packet: bytes) -> bytes:
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
-
-
 def tag_as_restored(metadata: PhotoMetadata, model: str, version: str) -> PhotoMetadata:
     """The metadata saying that the photo was enhanced, by which version and model.
 
     EXIF `Software` and XMP `tiff:Software` name them; IPTC's `DigitalSourceType` in the XMP packet is
     `algorithmicallyEnhanced`. An EXIF block or a packet that is damaged, or in an encoding other than UTF-8, is kept as
-    it is.
+    it is. The metadata without the tag stay at hand for a format that has no room for it.
     """
     software = f"gfprestore {version} ({model})"
     block = metadata.exif or exif.EMPTY_BLOCK
@@ -203,32 +163,4 @@ def tag_as_restored(metadata: PhotoMetadata, model: str, version: str) -> PhotoM
         block = exif.with_text(block, exif.SOFTWARE, software)
     except exif.ExifError:
         block = metadata.exif or block
-    return replace(metadata, exif=block, xmp=_tagged_xmp(metadata.xmp, software))
-
-
-def _tagged_xmp(packet: bytes | None, software: str) -> bytes:
-    if packet is None:
-        packet = (
-            b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-            b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-            b'</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-        )
-    try:
-        text = packet.decode("utf-8")
-    except UnicodeDecodeError:
-        return packet
-    end = text.rfind("</rdf:RDF>")
-    if end < 0:
-        return packet
-    before, after = text[:end], text[end:]
-    for name in _XMP_NAMES:
-        before = re.sub(rf"\s{name}\s*=\s*(\"[^\"]*\"|'[^']*')", "", before)
-        before = re.sub(rf"<{name}\b[^<>]*>[^<>]*</{name}\s*>", "", before)
-    about = re.search(r"rdf:about\s*=\s*(\"[^\"]*\"|'[^']*')", before)
-    description = (
-        f"<rdf:Description rdf:about={about[1] if about else quoteattr('')}"
-        ' xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
-        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-        f" tiff:Software={quoteattr(software)} Iptc4xmpExt:DigitalSourceType={quoteattr(EDITED)}/>"
-    )
-    return (before + description + after).encode("utf-8")
+    return replace(metadata, exif=block, xmp=xmp.tagged(metadata.xmp, software), untagged=metadata)

@@ -31,7 +31,7 @@ class PhotoMetadata:
     """XMP packet."""
 
     iptc: bytes | None = None
-    """The IPTC-IIM record: resource 0x0404 of a JPEG's APP13 segment, or a TIFF's tag 33723."""
+    """The IPTC-IIM record: resource 0x0404 of a JPEG's APP13 segment or a PNG's text, or a TIFF's tag 33723."""
 
     dpi: tuple[float, float] | None = None
     """Resolution in dots per inch, (x, y)."""
@@ -47,6 +47,9 @@ class PhotoMetadata:
 
     png_text: tuple[tuple[bytes, bytes], ...] = ()
     """Text chunks of a PNG, such as its description: name and content as they stand in the file."""
+
+    untagged: PhotoMetadata | None = None
+    """What they were before the photo was tagged as restored, for parts that have no room for the tag."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import itertools
 import logging
 import os
 import stat
@@ -23,13 +22,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError, features
 
 from gfprestore.decode import UnusualPixelsError, decode_pixels
 from gfprestore.errors import PhotoError, printable
 from gfprestore.metadata import read_metadata
 from gfprestore.photo import Photo, Pixels
 from gfprestore.photowrite import write_photo
+from gfprestore.tiffpages import find_pages, turn_to
 
 __all__ = ["MAX_PIXELS", "read_photo", "write_photo"]
 
@@ -73,10 +73,6 @@ _FORMATS = (
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
-_SUBFILE, _OLD_SUBFILE = 254, 255
-_COPY_OR_MASK, _OLD_COPY = 0b101, 2
-"""Tags of a TIFF's frame, and what they say of a reduced copy or a mask (TIFF 6.0, pages 36 and 40)."""
-
 _PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
 """Formats that Pillow reads with a package of the extra `formats`."""
 
@@ -93,7 +89,7 @@ def read_photo(path: Path, page: int = 0) -> Photo:
 
     Args:
         path: The file.
-        page: Which page of a TIFF, from 0.
+        page: Which page of a TIFF, from 0, among those that can be read.
 
     Raises:
         PhotoError: The file is missing, unreadable, no photo, damaged, truncated, too large or being written; one
@@ -132,14 +128,14 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
     _silence_pillow()
     try:
         with Image.open(stream, formats=[format]) as image:
-            pages = _pages(image)
+            pages, odd = find_pages(image, stream) if format == "TIFF" else ([0], [])
             if format == "TIFF":
-                _turn_to(image, pages[page])
+                turn_to(image, pages[page])
             packet = _take_xmp(image)
             _check_size(image, name, size)
             frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "TIFF") else 1
             decoded = decode_pixels(image, stream)
-            image.info["xmp"] = packet
+            image.info["xmp"] = packet or _take_xmp(image)  # A PNG may hold it after its pixels.
             metadata, turn, damage = read_metadata(image, stream)
             bits = image.info.get("bit_depth")
     except PhotoError:
@@ -147,6 +143,8 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
     except _DECODER_ERRORS as error:
         raise PhotoError(f"{name} {_fault(error)}.") from error
     notes = [*decoded.warnings, *damage]
+    if page == 0:
+        notes += [f"Page {number} stores its pixels in an unusual way and was left out." for number in odd]
     if frames > 1:
         notes.insert(0, f"Only the first of {frames} frames was restored.")
     if isinstance(bits, int) and bits > 8:
@@ -161,38 +159,6 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
         warnings=tuple(notes),
         pages=len(pages),
     )
-
-
-def _pages(image: Image.Image) -> list[int]:
-    """The frames of a TIFF that are pages of their own, not smaller copies or masks of one; else the first."""
-    if image.format != "TIFF":
-        return [0]
-    pages = [0]
-    for frame in itertools.count(1):
-        fault = None
-        try:
-            image.seek(frame)
-        except EOFError:
-            break
-        except SyntaxError as error:  # Pillow knows no mode for some masks; the tags are there all the same.
-            fault = error
-        tags = cast("TiffImagePlugin.TiffImageFile", image).tag_v2
-        kind, old_kind = tags.get(_SUBFILE), tags.get(_OLD_SUBFILE)
-        if (isinstance(kind, int) and kind & _COPY_OR_MASK) or old_kind == _OLD_COPY:
-            continue
-        if fault is not None:
-            raise fault
-        pages.append(frame)
-    return pages
-
-
-def _turn_to(image: Image.Image, frame: int) -> None:
-    """Seeks a frame, without what Pillow still holds of the frames that it has passed, such as their profiles."""
-    if getattr(image, "n_frames", 1) > 1:
-        with suppress(SyntaxError):  # Away from it, since seeking where it stands does nothing.
-            image.seek(0 if frame else 1)
-        image.info.clear()
-        image.seek(frame)
 
 
 def _take_xmp(image: Image.Image) -> bytes | None:
@@ -232,13 +198,15 @@ def _silence_pillow() -> None:
     """Keeps Pillow's remarks on damaged files off the terminal: what matters becomes this photo's own warning.
 
     A filter for Pillow's modules alone, set once; `catch_warnings` is not safe among threads. Pillow's own limit on
-    pixels, under half of ours, gives way to `MAX_PIXELS`, which is checked before any pixel is decoded.
+    pixels, under half of ours, gives way to `MAX_PIXELS`, which is checked before any pixel is decoded. That on each
+    compressed text or profile of a PNG, of 1 MB, gives way to that on all text of a file, of 64.
     """
     first = warnings.filters[0] if warnings.filters else None
     if first is None or first[0] != "ignore" or getattr(first[3], "pattern", None) != _PILLOW_MODULES:
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES)
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     _silence_libtiff()
 

@@ -22,6 +22,7 @@ from gfprestore.filepixels import FilePixels
 from gfprestore.jpegwriter import write_jpeg
 from gfprestore.photo import Photo
 from gfprestore.pngchunks import encode_png, keyword
+from gfprestore.substitutes import with_comment, with_resolution
 from gfprestore.tiffwriter import append_page, write_tiff
 from gfprestore.walk import split_suffix
 
@@ -169,7 +170,7 @@ def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str
     # The format knows no gray, nor a profile for it, and its encoder wants the whole photo.
     if profile_space(photo.metadata.icc_profile) == "GRAY":
         photo = _in_srgb(photo)
-    metadata = photo.metadata
+    metadata, comment_notes = with_comment(with_resolution(photo.metadata), "WebP")
     height, _ = photo.pixels.shape[:2]
     pixels = FilePixels(replace(photo, is_gray=False), _shallow).rows(0, height)
     parts = {"exif": metadata.exif, "xmp": metadata.xmp, "icc_profile": metadata.icc_profile}
@@ -181,7 +182,7 @@ def _write_webp(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str
     except ValueError as error:
         raise _webp_fault(error) from error
     stream.write(buffer.getbuffer())
-    return [*_iptc_notes(photo, "WebP"), *_text_notes(photo, "WebP"), *_depth_notes(photo)]
+    return [*_iptc_notes(photo), *_text_notes(photo, "WebP"), *comment_notes, *_depth_notes(photo)]
 
 
 def _webp_fault(error: ValueError) -> Exception:
@@ -207,16 +208,17 @@ def _flattened_srgb(photo: Photo) -> Photo:
 def _write_png(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
     for part in encode_png(FilePixels(photo), photo.metadata):
         stream.write(part)
-    return _iptc_notes(photo, "PNG")
+    return []
 
 
 def _write_tiff(stream: BinaryIO, photo: Photo, quality: int | None) -> list[str]:
-    write_tiff(stream, FilePixels(photo), photo.metadata)
-    return _text_notes(photo, "TIFF")
+    metadata, comment_notes = with_comment(photo.metadata, "TIFF")
+    write_tiff(stream, FilePixels(photo), metadata)
+    return [*_text_notes(photo, "TIFF"), *comment_notes]
 
 
-def _iptc_notes(photo: Photo, format: str) -> list[str]:
-    return [] if photo.metadata.iptc is None else [f"The IPTC data were left out, since {format} holds none."]
+def _iptc_notes(photo: Photo) -> list[str]:
+    return [] if photo.metadata.iptc is None else ["The IPTC data were left out, since WebP holds none."]
 
 
 def _text_notes(photo: Photo, format: str) -> list[str]:

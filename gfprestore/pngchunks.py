@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata
+from gfprestore.pngprofiles import iptc_text
+from gfprestore.substitutes import comment_text
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -24,10 +26,7 @@ _CHUNK_FRAME = 12
 """Bytes of a chunk beside its content: length, name and checksum."""
 
 _TEXT_NAMES = (b"tEXt", b"zTXt", b"iTXt")
-_KEPT_OTHERWISE = (
-    b"xml:com.adobe.xmp\x00",
-    *(b"raw profile type " + name + b"\x00" for name in (b"exif", b"app1", b"xmp", b"icc", b"icm")),
-)
+_XMP_KEYWORD = "XML:com.adobe.xmp"
 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """By the number of channels: gray, gray and opacity, RGB, RGB and opacity (table 8)."""
@@ -49,7 +48,7 @@ def encode_png(pixels: FilePixels, metadata: PhotoMetadata) -> Iterator[bytes]:
 
     Args:
         pixels: uint8 or uint16.
-        metadata: EXIF, XMP, colour profile, resolution and text become chunks.
+        metadata: EXIF, XMP, IPTC, colour profile, resolution, comment and text become chunks.
     """
     height, width = pixels.size
     first = pixels.rows(0, 1)
@@ -80,20 +79,33 @@ def _metadata_chunks(metadata: PhotoMetadata) -> Iterator[bytes]:
         per_metre = [round(side * _INCHES_PER_METRE) for side in metadata.dpi]
         yield _chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1))
     if metadata.xmp is not None:
-        # Keyword, no compression, no language, no translated keyword.
-        yield _chunk(b"iTXt", b"XML:com.adobe.xmp\x00" + bytes(4) + metadata.xmp)
+        # Keyword and its end, no compression, no language, no translated keyword.
+        yield _chunk(b"iTXt", _XMP_KEYWORD.encode() + bytes(5) + metadata.xmp)
     if metadata.exif is not None:
         yield _chunk(b"eXIf", metadata.exif)
+    if metadata.iptc is not None:
+        yield _chunk(b"zTXt", iptc_text(metadata.iptc))
+    comment = comment_text(metadata.comment)
+    if comment:
+        yield _comment(comment)
     yield from (_chunk(name, data) for name, data in metadata.png_text)
 
 
-def text_chunks(stream: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
-    """Reads the text chunks of a PNG as they stand: name and content.
+def _comment(text: bytes) -> bytes:
+    """A JPEG's comment as international text where it looks like it, else as Latin-1, which any bytes are."""
+    try:
+        is_international = not text.isascii() and bool(text.decode("utf-8"))
+    except UnicodeDecodeError:
+        is_international = False
+    return _chunk(b"iTXt", b"Comment" + bytes(5) + text) if is_international else _chunk(b"tEXt", b"Comment\x00" + text)
 
-    What is kept otherwise is left out: XMP, and ImageMagick's copies of EXIF, XMP and colour profile.
+
+def text_chunks(stream: BinaryIO, kept_otherwise: Collection[str] = ()) -> tuple[tuple[bytes, bytes], ...]:
+    """Reads the text chunks of a PNG as they stand: name and content.
 
     Args:
         stream: A PNG file of whose chunks none is longer than the file.
+        kept_otherwise: Keywords in lower case of chunks to leave out, beside that of XMP.
     """
     size = stream.seek(0, os.SEEK_END)
     at, found = len(_SIGNATURE), []
@@ -102,9 +114,9 @@ def text_chunks(stream: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
         length, name = struct.unpack(">I4s", stream.read(8))
         at += _CHUNK_FRAME + length
         if name in _TEXT_NAMES and at <= size:
-            data = stream.read(length)
-            if not data.lower().startswith(_KEPT_OTHERWISE):
-                found.append((name, data))
+            text = name, stream.read(length)
+            if keyword(text).lower() not in (_XMP_KEYWORD.lower(), *kept_otherwise):
+                found.append(text)
     return tuple(found)
 
 

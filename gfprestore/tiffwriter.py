@@ -15,9 +15,25 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gfprestore.exif import EMPTY_BLOCK, LONG, RATIONAL, SHORT, UNDEFINED, byte_order, directory_bytes, moved, pack
+from gfprestore.exif import (
+    EMPTY_BLOCK,
+    EXIF_DIRECTORY,
+    GPS_DIRECTORY,
+    LONG,
+    RESOLUTION_UNIT,
+    SHORT,
+    UNDEFINED,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    byte_order,
+    directory_bytes,
+    pack,
+    resolution_entries,
+)
+from gfprestore.exifmoves import in_order, moved
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata, Pixels
+from gfprestore.tifftags import DESCRIBING_TAGS
 
 _STRIP_BYTES = 1 << 20
 """Pixels compressed at once: memory stays small and readers can skip what they do not need."""
@@ -28,8 +44,11 @@ _LEVEL = 4
 _ADOBE_DEFLATE = 8
 _HORIZONTAL_PREDICTOR = 2
 _STRAIGHT_ALPHA = 2
-_INCHES = 2
 _BLACK_IS_ZERO, _RGB = 1, 2
+
+_KEPT_TAGS = DESCRIBING_TAGS | {EXIF_DIRECTORY, GPS_DIRECTORY, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT}
+"""What a page takes over from the EXIF block. Others may tell how pixels were stored in a file that it once came from,
+such as tiles or the order of bits, and would be believed of these pixels."""
 
 _LARGEST_FILE = 2**32 - 1
 """Offsets have 32 bits."""
@@ -37,9 +56,6 @@ _LARGEST_FILE = 2**32 - 1
 _TOO_LARGE = "a TIFF holds up to 4 GiB; use --format png or a lower --upscale"
 
 _ENTRY_BYTES = 12
-_EMPTY_MOTOROLA_BLOCK = b"MM\x00*\x00\x00\x00\x08" + bytes(6)
-
-_DPI_DENOMINATOR = 1000
 
 
 def write_tiff(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
@@ -62,13 +78,17 @@ def write_tiff(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) ->
 def append_page(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
     """Adds a page to a file that `write_tiff` has written; see there.
 
-    The page's EXIF block is moved as a whole, which leaves offsets in a maker note behind. One in the other byte order
-    than the file's is left out.
+    The page's EXIF block is moved as a whole and its numbers put in the file's byte order, which leaves offsets in a
+    maker note behind.
 
     Args:
         stream: The file, open for reading and writing.
         pixels: As for `write_tiff`.
         metadata: As for `write_tiff`.
+
+    Raises:
+        ValueError: As for `write_tiff`.
+        ExifError: As for `write_tiff`.
     """
     stream.seek(0)
     order = byte_order(stream.read(8))
@@ -76,10 +96,10 @@ def append_page(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -
     start = stream.seek(0, os.SEEK_END)
     stream.write(bytes(start % 2))
     start += start % 2
-    block = metadata.exif
-    if block is None or byte_order(block) != order:
-        block = EMPTY_BLOCK if order == "<" else _EMPTY_MOTOROLA_BLOCK
-    block = moved(block, start)
+    block = metadata.exif or EMPTY_BLOCK
+    if start + len(block) > _LARGEST_FILE:
+        raise ValueError(_TOO_LARGE)
+    block = moved(in_order(block, order), start)
     stream.write(block + bytes(len(block) % 2))
     _write_page(stream, block, pixels, metadata, pointer_at)
 
@@ -113,7 +133,7 @@ def _write_page(stream: BinaryIO, block: bytes, pixels: FilePixels, metadata: Ph
     if at > _LARGEST_FILE:
         raise ValueError(_TOO_LARGE)
     tags = _pixel_tags(order, first, height, rows, offsets, sizes) | _metadata_tags(order, metadata)
-    directory = directory_bytes(block, tags, at)
+    directory = directory_bytes(block, tags, at, _KEPT_TAGS)
     if at + len(directory) > _LARGEST_FILE:
         raise ValueError(_TOO_LARGE)
     stream.write(directory)
@@ -157,11 +177,7 @@ def _pixel_tags(
 
 
 def _metadata_tags(order: str, metadata: PhotoMetadata) -> dict[int, tuple[int, int, bytes]]:
-    tags = {}
-    if metadata.dpi is not None:
-        for tag, side in zip((282, 283), metadata.dpi, strict=True):
-            tags[tag] = pack(order, RATIONAL, [round(side * _DPI_DENOMINATOR), _DPI_DENOMINATOR])
-        tags[296] = pack(order, SHORT, [_INCHES])
+    tags = {} if metadata.dpi is None else resolution_entries(order, metadata.dpi)
     for tag, data in ((700, metadata.xmp), (33723, metadata.iptc), (34675, metadata.icc_profile)):
         if data is not None:
             tags[tag] = (UNDEFINED, len(data), data)

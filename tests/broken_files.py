@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
+from sample_photos import chunk
 
 from gfprestore.errors import PhotoError
 from gfprestore.photo import Photo
@@ -100,10 +101,6 @@ def kinds() -> dict[str, bytes]:
 
 
 KINDS = kinds()
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:

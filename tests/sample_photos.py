@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,11 @@ def photo(dtype: type = np.uint8, *, is_gray: bool = False, has_alpha: bool = Fa
 def saved(path: Path, image: Image.Image, **settings: object) -> Path:
     image.save(path, **settings)
     return path
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def profile(kind: str) -> bytes:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broken_files import CRAFTED, KINDS, broken, check_sound, chunk, mutated, png_header, read_or_refuse
+from broken_files import CRAFTED, KINDS, broken, check_sound, mutated, png_header, read_or_refuse
 from hypothesis import HealthCheck, given, settings
+from sample_photos import chunk
 
 from gfprestore.errors import PhotoError
 from gfprestore.photofile import MAX_PIXELS, read_photo

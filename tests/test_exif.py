@@ -58,6 +58,16 @@ def test_the_thumbnail_goes_and_nothing_moves(order: str, tail: bytes) -> None:
         assert edited.index(tail) == data.index(tail)
 
 
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_a_block_that_ends_with_its_directory_is_completed(missing: int) -> None:
+    whole = block("<", orientation_entry("<", 6), (0x010F, exif.ASCII, 3, b"ab\0"))
+    edited = exif.upright(whole[:-missing])
+    assert edited == exif.upright(whole)
+    assert exif.orientation(whole[:-missing]) == 6
+    with pytest.raises(exif.ExifError):
+        exif.upright(whole[:-5])
+
+
 @given(st.text(max_size=40), st.binary(max_size=9), st.sampled_from("<>"))
 def test_text_is_added_and_values_stay(text: str, tail: bytes, order: str) -> None:
     text = text.replace("\0", "")
@@ -80,10 +90,28 @@ def test_pixel_dimensions_become_the_results(kind: int) -> None:
     made.get_ifd(exif.EXIF_DIRECTORY)[0xA002] = 100 if kind == exif.SHORT else 70000
     made.get_ifd(exif.EXIF_DIRECTORY)[0xA003] = 50
     made.get_ifd(exif.EXIF_DIRECTORY)[0x9003] = "1962:07:01 12:00:00"
-    found = loaded(exif.with_size(made.tobytes()[6:], 80000, 40000)).get_ifd(exif.EXIF_DIRECTORY)
+    made[0x0100], made[0x0101] = 100, 50
+    sized = loaded(exif.with_size(made.tobytes()[6:], 80000, 40000))
+    assert (sized[0x0100], sized[0x0101]) == (80000, 40000)
+    found = sized.get_ifd(exif.EXIF_DIRECTORY)
     assert (found[0xA002], found[0xA003]) == (80000, 40000)
     assert found[0x9003] == "1962:07:01 12:00:00"
     assert exif.with_size(exif.EMPTY_BLOCK, 1, 1) == exif.EMPTY_BLOCK
+    alone = block("<", (0x0101, exif.SHORT, 1, b"\x05\0"))
+    assert dict(loaded(exif.with_size(alone, 80000, 40000))) == {0x0101: 40000}
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_resolutions_are_set_and_read(order: str) -> None:
+    empty = block(order)
+    assert exif.resolution(empty) is None
+    edited = exif.with_entries(empty, exif.resolution_entries(order, (300.0, 72.5)))
+    assert exif.resolution(edited) == (300.0, 72.5)
+    for unit, expected in ((1, None), (3, (300 * 2.54, 72.5 * 2.54))):
+        entry = {exif.RESOLUTION_UNIT: exif.pack(order, exif.SHORT, [unit])}
+        assert exif.resolution(exif.with_entries(edited, entry)) == expected
+    nothing = {exif.X_RESOLUTION: exif.pack(order, exif.RATIONAL, [1, 0])}
+    assert exif.resolution(exif.with_entries(edited, nothing)) is None
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"II*\x00\x08\x00\x00\x00", b"MM\x00*\x00\x00\x00\x08"]))
@@ -92,6 +120,8 @@ def test_any_bytes_are_edited_or_refused(tail: bytes, head: bytes) -> None:
     for edit in (
         exif.orientation,
         exif.upright,
+        exif.resolution,
+        lambda b: exif.text(b, 0x010E),
         lambda b: exif.with_text(b, 305, "t"),
         lambda b: exif.with_size(b, 9, 9),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import struct
 import weakref
 from dataclasses import replace
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 import tifffile
 from fakes import fake_models
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from raw_tiffs import long, short, text, write_raw_tiff
 from sample_photos import colours, full_metadata, photo, saved
 
 from gfprestore import exif, photosteps
+from gfprestore.errors import PhotoError
 from gfprestore.folders import Job, plan_jobs
+from gfprestore.metadata import tag_as_restored
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo, PhotoMetadata
 from gfprestore.photofile import read_photo, write_photo
@@ -30,7 +32,7 @@ from gfprestore.reportfile import ReportFile
 
 def some_pages() -> list[Photo]:
     """Of different depth, size, channels and descriptions."""
-    metadata = full_metadata()
+    metadata = replace(full_metadata(), comment=None)
     deep = Photo(colours(np.uint16, (23, 17)), replace(metadata, dpi=(600.0, 600.0), xmp=None))
     gray = photo(is_gray=True)
     return [replace(photo(), metadata=metadata), deep, gray, photo(np.uint16, is_gray=True), photo(has_alpha=True)]
@@ -56,6 +58,37 @@ def test_every_page_comes_back_with_its_own_metadata(tmp_path: Path) -> None:
                 assert found.get_ifd(ExifTags.IFD.Exif)[0x9003] == "1962:07:01 12:00:00"
                 assert found.get_ifd(ExifTags.IFD.Exif)[0x927C] == b"maker note \x00\x01\x02" * 20
                 assert found.get_ifd(ExifTags.IFD.GPSInfo)[1] == "N"
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_page_keeps_its_exif_whatever_the_byte_order_of_the_first(order: str, tagged: bool, tmp_path: Path) -> None:
+    says = write_raw_tiff(
+        tmp_path / "says.tif", colours(), {270: text(b"Aunt Mary"), 274: short(order, 1)}, order=order
+    )
+    silent = read_photo(write_raw_tiff(tmp_path / "silent.tif", colours(), {}, order=order))
+    first, further = (
+        tag_as_restored(page.metadata, "m", "1") if tagged else page.metadata for page in (silent, read_photo(says))
+    )
+    write_photo(tmp_path / "a.tif", replace(silent, metadata=first), further_pages=[replace(silent, metadata=further)])
+    found = read_photo(tmp_path / "a.tif", page=1)
+    assert found.metadata.exif is not None and exif.text(found.metadata.exif, exif.DESCRIPTION) == b"Aunt Mary"
+    assert exif.orientation(found.metadata.exif) == 1
+    np.testing.assert_array_equal(found.pixels, colours())
+
+
+@pytest.mark.parametrize("pointer", [long("<", 0x7FFFFFFF), (13, 1, struct.pack("<I", 0x7FFFFFFF))])
+@pytest.mark.parametrize("tag", [0x8825, 0x8769, 0xC000])
+def test_a_directory_out_of_place_does_not_cost_the_photo(
+    tag: int, pointer: tuple[int, int, bytes], tmp_path: Path
+) -> None:
+    inner = {tag: pointer, 0x9003: text(b"1962:07:01 12:00:00")}
+    page = read_photo(write_raw_tiff(tmp_path / "a.tif", colours(), {270: text(b"x")}, (exif.EXIF_DIRECTORY, inner)))
+    write_photo(tmp_path / "b.tif", page, further_pages=[page])
+    for number in range(2):
+        found = Image.Exif()
+        found.load(read_photo(tmp_path / "b.tif", page=number).metadata.exif or b"")
+        assert found.get_ifd(exif.EXIF_DIRECTORY)[0x9003] == "1962:07:01 12:00:00"
 
 
 def test_other_readers_find_every_page(tmp_path: Path) -> None:
@@ -117,40 +150,77 @@ def test_previews_and_masks_are_no_pages(tmp_path: Path) -> None:
     assert read_photo(path).pages == 3
 
 
+def odd_page(order: str = "<", *, bigtiff: bool = False, **settings: object) -> bytes:
+    """Three pages, the second of which holds measurements, and a smaller copy of it."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, byteorder=order, bigtiff=bigtiff) as tiff:
+        tiff.write(np.full((8, 9, 3), 40, np.uint8), photometric="rgb")
+        tiff.write(np.zeros((32, 32, 3), np.float32), photometric="rgb", **settings)
+        tiff.write(np.zeros((4, 4, 3), np.float32), photometric="rgb", subfiletype=1)
+        tiff.write(np.full((8, 9, 3), 80, np.uint8), photometric="rgb")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("order", "bigtiff"), [("<", False), (">", False), ("<", True)])
+@pytest.mark.parametrize("settings", [{}, {"tile": (16, 16)}, {"rowsperstrip": 1}])
+def test_a_page_that_holds_no_photo_is_left_out_and_told(
+    order: str, bigtiff: bool, settings: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "a.tif").write_bytes(odd_page(order, bigtiff=bigtiff, **settings))
+    first, second = (read_photo(tmp_path / "a.tif", page=page) for page in range(2))
+    assert [int(page.pixels[0, 0, 0]) for page in (first, second)] == [40, 80]
+    assert (first.pages, second.pages) == (2, 2)
+    assert first.warnings == ("Page 2 stores its pixels in an unusual way and was left out.",)
+    assert second.warnings == ()
+
+
+def test_an_unknown_compression_counts_as_unusual(tmp_path: Path) -> None:
+    data = odd_page()
+    known, unknown = (struct.pack("<HHII", 259, 3, 1, number) for number in (1, 33003))
+    third = data.replace(known, unknown).replace(unknown, known, 3)
+    (tmp_path / "a.tif").write_bytes(third)
+    assert len(read_photo(tmp_path / "a.tif").warnings) == 2
+
+
+def test_an_odd_page_that_the_file_does_not_hold_is_damage(tmp_path: Path) -> None:
+    data = odd_page()
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page = tiff.pages[1]
+        counts, places = page.tags[279], page.tags[273]
+    for tag, number in ((counts, len(data)), (places, len(data) - 1)):
+        damaged = bytearray(data)
+        struct.pack_into("<HI", damaged, tag.offset + 2, 4, 1)
+        struct.pack_into("<I", damaged, tag.offset + 8, number)
+        (tmp_path / "a.tif").write_bytes(damaged)
+        with pytest.raises(PhotoError):
+            read_photo(tmp_path / "a.tif")
+
+
+def test_albums_that_end_early_are_refused_wherever(tmp_path: Path) -> None:
+    """The odd page's directory and pixels stand before the last page's, as most programs write them."""
+    data = odd_page()
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        starts = [page.offset for page in tiff.pages]
+    for end in {*range(100, len(data), 997), *range(starts[1] + 2, starts[1] + 60, 7), len(data) - 1}:
+        (tmp_path / "a.tif").write_bytes(data[:end])
+        with pytest.raises(PhotoError):
+            for page in range(read_photo(tmp_path / "a.tif").pages):
+                read_photo(tmp_path / "a.tif", page)
+
+
+def test_a_copy_that_comes_first_is_no_page_either(tmp_path: Path) -> None:
+    for kinds, expected in (((1, 0), [40]), ((1, 1), [0]), ((0, 1), [0]), ((1, 0, 1, 0), [40, 120])):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            for index, kind in enumerate(kinds):
+                tiff.write(np.full((8, 9, 3), 40 * index, np.uint8), photometric="rgb", subfiletype=kind)
+        count = read_photo(tmp_path / "a.tif").pages
+        found = [int(read_photo(tmp_path / "a.tif", page=page).pixels[0, 0, 0]) for page in range(count)]
+        assert found == expected
+
+
 def test_files_of_one_page_have_one(tmp_path: Path) -> None:
     assert read_photo(saved(tmp_path / "a.tif", Image.new("L", (4, 4)))).pages == 1
     assert read_photo(saved(tmp_path / "a.jpg", Image.new("L", (4, 4)))).pages == 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=60), st.integers(0, 2**20), st.sampled_from(["<", ">"]))
-def test_any_block_is_moved_or_refused(tail: bytes, distance: int, order: str) -> None:
-    header = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", 8)
-    try:
-        result = exif.moved(header + tail, distance)
-    except exif.ExifError:
-        return
-    assert len(result) == len(header + tail) and result[:8] == header
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_moving_changes_offsets_and_nothing_else(order: str) -> None:
-    entries = [(0x010E, exif.ASCII, 9, 50), (0x0112, exif.SHORT, 1, None), (exif.EXIF_DIRECTORY, exif.LONG, 1, 60)]
-    packed = b"".join(
-        struct.pack(order + "HHI", tag, kind, count)
-        + (struct.pack(order + "HH", 6, 0) if value is None else struct.pack(order + "I", value))
-        for tag, kind, count, value in entries
-    )
-    header = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(order + "I", 8)
-    block = header + struct.pack(order + "H", 3) + packed + bytes(4)
-    assert len(block) == 50
-    inner = struct.pack(order + "HHHIIHHIHHI", 2, 0x9003, exif.ASCII, 20, 90, 0xA001, exif.SHORT, 1, 1, 0, 0)
-    block += b"Aunt Mary\0" + inner + b"1962:07:01 12:00:00\0"
-    moved = exif.moved(block, 1000)
-    differing = {place for place in range(0, len(block)) if block[place] != moved[place]}
-    offsets = [(18, 50), (42, 60), (70, 90)]
-    assert all(struct.unpack_from(order + "I", moved, place)[0] == value + 1000 for place, value in offsets)
-    assert differing <= {place + byte for place, _ in offsets for byte in range(4)}
 
 
 def _scanned_album(folder: Path, pages: int, suffix: str = ".tif") -> list[Job]:

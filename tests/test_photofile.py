@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps, PngImagePlugin
 from raw_tiffs import long, short, undefined, write_raw_tiff
-from sample_photos import colours, full_metadata, photo, saved
+from sample_photos import chunk, colours, full_metadata, photo, profile, saved
 
 from gfprestore.errors import PhotoError
 from gfprestore.photofile import read_photo, write_photo
@@ -61,6 +62,19 @@ def test_an_orientation_that_only_xmp_names_is_applied_once(suffix: str, form: s
         np.testing.assert_allclose(as_stored, colours(dtype), atol=0 if suffix in (".tif", ".png") else 20)
         write_photo(tmp_path / f"b{suffix}", found, overwrite=True)
         assert read_photo(tmp_path / f"b{suffix}").pixels.shape == found.pixels.shape
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_xmp_before_and_after_the_pixels_of_a_png_is_read(is_late: bool, tmp_path: Path) -> None:
+    """Some programs add it at the file's end."""
+    write_photo(tmp_path / "a.png", photo())
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.rindex(b"IEND") - 4 if is_late else data.index(b"IDAT") - 4
+    xmp = chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + b'<a tiff:Orientation="6"/>')
+    (tmp_path / "a.png").write_bytes(data[:at] + xmp + data[at:])
+    found = read_photo(tmp_path / "a.png")
+    assert found.metadata.xmp == b'<a tiff:Orientation="1"/>'
+    np.testing.assert_array_equal(found.pixels, np.rot90(colours(), -1))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -228,6 +242,22 @@ def test_exif_of_imagemagick_pngs_is_found(tmp_path: Path) -> None:
     text.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")
     found = read_photo(saved(tmp_path / "a.png", Image.fromarray(colours()), pnginfo=text))
     assert found.metadata.exif == block
+
+
+def test_pngs_with_long_profiles_and_texts_are_read(tmp_path: Path) -> None:
+    """Pillow takes more than a megabyte for damage unless told otherwise."""
+    long = profile("wide") + bytes(2_000_000)
+    comment = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2_000_000))
+    write_photo(tmp_path / "a.png", photo(icc_profile=long))
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(data[:33] + comment + data[33:])
+    for name in ("a.png", "b.png"):
+        found = read_photo(tmp_path / name)
+        assert found.metadata.icc_profile == long
+        np.testing.assert_array_equal(found.pixels, colours())
+    (tmp_path / "b.png").write_bytes(data[:33] + 40 * comment + data[33:])
+    with pytest.raises(PhotoError):
+        read_photo(tmp_path / "b.png")
 
 
 def test_photos_are_read_in_threads_without_remarks(tmp_path: Path) -> None:

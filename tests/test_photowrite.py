@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, shown
 
+from gfprestore import exif
 from gfprestore.colour import to_srgb
 from gfprestore.errors import PhotoError
 from gfprestore.filepixels import FilePixels
@@ -96,6 +97,37 @@ def test_jpegs_are_written_with_their_sources_tables(tmp_path: Path) -> None:
     assert asked.jpeg_subsampling == 0
 
 
+def renumbered(data: bytes, tables: dict[int, int]) -> bytes:
+    """A JPEG of Pillow's with other numbers for its quantisation tables."""
+    edited, at = bytearray(data), 2
+    while edited[at + 1] != 0xDA:
+        length = int.from_bytes(edited[at + 2 : at + 4], "big")
+        if edited[at + 1] == 0xDB:
+            places = range(at + 4, at + 2 + length, 65)
+        elif edited[at + 1] == 0xC0:
+            places = range(at + 12, at + 2 + length, 3)
+        else:
+            places = range(0)
+        for place in places:
+            edited[place] = tables[edited[place]]
+        at += 2 + length
+    return bytes(edited)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("tables", [{0: 1, 1: 2}, {0: 2, 1: 0}, {0: 1, 1: 0}, {0: 3, 1: 1}])
+def test_tables_may_have_any_numbers(mode: str, tables: dict[int, int], tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", Image.fromarray(colours()).convert(mode), quality=60)
+    usual = read_photo(path)
+    path.write_bytes(renumbered(path.read_bytes(), tables))
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels, usual.pixels)
+    assert found.metadata.jpeg_tables == usual.metadata.jpeg_tables
+    write_photo(tmp_path / "b.jpg", found)
+    write_photo(tmp_path / "c.jpg", usual)
+    assert (tmp_path / "b.jpg").read_bytes() == (tmp_path / "c.jpg").read_bytes()
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_what_stands_beside_the_pixels_is_kept(suffix: str, tmp_path: Path) -> None:
     metadata = full_metadata()
@@ -110,14 +142,47 @@ def test_what_stands_beside_the_pixels_is_kept(suffix: str, tmp_path: Path) -> N
     assert kept.get_ifd(0x8769)[0x9003] == "1962:07:01 12:00:00"
     assert kept.get_ifd(0x8769)[0x927C] == b"maker note \x00\x01\x02" * 20
     assert kept.get_ifd(0x8825)[1] == "N"
-    if suffix in (".jpg", ".tif"):
-        assert found.iptc == metadata.iptc
-        assert lost == ()
-    else:
-        assert ["IPTC" in sentence for sentence in lost] == [True]
-    if suffix != ".webp":
-        assert found.dpi == pytest.approx(metadata.dpi, rel=1e-4)
+    assert found.iptc == (metadata.iptc if suffix != ".webp" else None)
+    assert found.dpi == pytest.approx(metadata.dpi, rel=1e-4)
     assert found.comment == (metadata.comment if suffix == ".jpg" else None)
+    if suffix == ".png":
+        assert found.png_text == ((b"tEXt", b"Comment\0from the attic"),)
+    told = {".webp": ["IPTC", "comment"], ".tif": ["comment"]}.get(suffix, [])
+    assert [word in sentence for word, sentence in zip(told, lost, strict=True)] == [True] * len(told)
+
+
+@pytest.mark.parametrize("comment", [b"attic", "Großmutter".encode(), "Großmutter".encode("latin-1"), b"a\0b\0"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_a_comment_becomes_text_or_a_description(comment: bytes, suffix: str, tmp_path: Path) -> None:
+    text = comment.rstrip(b"\0").replace(b"\0", b" ")
+    empty = Image.Exif()
+    empty[0x010E] = "    "
+    for block in (None, empty.tobytes()[6:]):
+        path = tmp_path / f"a{suffix}"
+        assert write_photo(path, photo(comment=comment, exif=block), overwrite=True) == ()
+        found = read_photo(path).metadata
+        if suffix == ".png":
+            ((name, content),) = found.png_text
+            assert content == b"Comment" + bytes(5 if name == b"iTXt" else 1) + text
+            with Image.open(path) as image:
+                assert image.info["Comment"].encode("utf-8" if name == b"iTXt" else "latin-1") == text
+        else:
+            assert exif.text(found.exif or b"", exif.DESCRIPTION) == text
+            assert write_photo(path, photo(comment=comment, exif=found.exif), overwrite=True) == ()
+    write_photo(tmp_path / f"b{suffix}", photo(comment=b"\0"))
+    assert read_photo(tmp_path / f"b{suffix}").metadata.png_text == ()
+
+
+@pytest.mark.parametrize("block", [None, b"II*\0\x08\0\0\0" + bytes(6), b"MM\0*\0\0\0\x08" + bytes(6)])
+def test_a_webp_holds_the_resolution_in_its_exif(block: bytes | None, tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.webp", photo(dpi=(600.0, 299.5), exif=block))
+    with Image.open(tmp_path / "a.webp") as image:
+        found = image.getexif()
+    assert [float(found[tag]) for tag in (0x011A, 0x011B, 0x0128)] == [600, 299.5, 2]
+    again = read_photo(tmp_path / "a.webp")
+    assert again.metadata.dpi == (600.0, 299.5)
+    write_photo(tmp_path / "b.webp", again)
+    assert read_photo(tmp_path / "b.webp").metadata.exif == again.metadata.exif
 
 
 def test_exif_in_a_jpeg_keeps_its_bytes_and_offsets(tmp_path: Path) -> None:
@@ -130,6 +195,30 @@ def test_exif_in_a_jpeg_keeps_its_bytes_and_offsets(tmp_path: Path) -> None:
     write_photo(tmp_path / "c.tif", read_photo(path))
     at = block.index(b"maker note")
     assert (tmp_path / "c.tif").read_bytes()[at : at + 10] == b"maker note"
+
+
+STORAGE = {254: 1, 262: 6, 266: 2, 322: 32, 323: 32, 324: (8, 9), 325: (1, 1), 330: 8, 338: 2, 339: (3, 3, 3), 532: 5}
+"""Of a reduced copy in tiles, bits the other way round, with opacity and floating point: tags as Pillow takes them."""
+
+
+@pytest.mark.parametrize("tag", STORAGE)
+def test_how_pixels_were_stored_elsewhere_is_not_said_of_a_tiffs(tag: int, tmp_path: Path) -> None:
+    """Programs that turn TIFF into JPEG carry its tags along in the EXIF block."""
+    block = Image.Exif()
+    block[tag] = STORAGE[tag]
+    block[0x010E] = "Aunt Mary"
+    block[0x4746] = 5
+    block[0x9003] = "1962:07:01 12:00:00"
+    block.get_ifd(0x8825)[1] = "N"
+    path = tmp_path / "a.tif"
+    write_photo(path, Photo(colours(), PhotoMetadata("JPEG", exif=block.tobytes()[6:])))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image), colours())
+        found = image.getexif()
+        assert (found[0x010E], found[0x4746], found[0x9003]) == ("Aunt Mary", 5, "1962:07:01 12:00:00")
+        assert found.get_ifd(0x8825)[1] == "N"
+        assert found.get(tag) in (None, 2)  # RGB, by its own right.
+    np.testing.assert_array_equal(tifffile.imread(path), colours())
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
@@ -191,6 +280,38 @@ def test_metadata_too_long_for_a_jpeg_is_left_out_and_told(tmp_path: Path) -> No
     lost = write_photo(tmp_path / "a.jpg", Photo(colours(), long))
     assert [sentence.split()[1] for sentence in lost] == ["EXIF", "XMP", "IPTC"]
     assert read_photo(tmp_path / "a.jpg").metadata.exif is None
+
+
+@pytest.mark.parametrize(("room", "padding", "told"), [(500, 0, ()), (50, 0, ("EXIF", "XMP")), (50, 600, ("EXIF",))])
+def test_a_tag_without_room_in_a_jpeg_costs_nothing_else(
+    room: int, padding: int, told: tuple[str, ...], tmp_path: Path
+) -> None:
+    base = full_metadata()
+    head = b"<x:xmpmeta xmlns:rdf='r'><rdf:RDF>Aunt"
+    tail = b" " * padding + b"</rdf:RDF></x:xmpmeta>" + b" " * padding + b'<?xpacket end="w"?>'
+    packet = head + b"x" * (65504 - room - len(head + tail)) + tail
+    block = (base.exif or b"") + bytes(65527 - room - len(base.exif or b""))
+    untagged = photo(exif=block, xmp=packet)
+    assert write_photo(tmp_path / "a.jpg", untagged) == ()
+    tagged = replace(untagged, metadata=tag_as_restored(untagged.metadata, "a model", "1"))
+    notes = write_photo(tmp_path / "b.jpg", tagged)
+    assert [note.split()[1] for note in notes] == list(told)
+    assert all("no room for the tag" in note for note in notes)
+    found = read_photo(tmp_path / "b.jpg").metadata
+    assert found.exif is not None and exif.text(found.exif, exif.DESCRIPTION) == b"Aunt Mary"
+    assert (b"a model" in exif.text(found.exif, exif.SOFTWARE)) is ("EXIF" not in told)
+    assert found.xmp is not None and found.xmp.startswith(head)
+    assert (b"a model" in found.xmp) is ("XMP" not in told)
+
+
+def test_exif_without_room_for_the_tag_names_the_results_size(tmp_path: Path) -> None:
+    made = Image.Exif()
+    made.get_ifd(exif.EXIF_DIRECTORY)[0xA002] = 5
+    block = made.tobytes()[6:]
+    tagged = tag_as_restored(PhotoMetadata("JPEG", exif=block + bytes(65527 - len(block))), "m", "1")
+    write_photo(tmp_path / "a.jpg", Photo(colours(), tagged))
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.getexif().get_ifd(exif.EXIF_DIRECTORY)[0xA002] == image.width
 
 
 @pytest.mark.parametrize(("suffix", "side"), [(".jpg", 65501), (".webp", 16384)])
