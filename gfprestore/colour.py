@@ -23,6 +23,10 @@ _BAND_PIXELS = 1 << 20
 _SRGB_TOLERANCE = 2
 """Greatest difference, of 255, at which a profile counts as sRGB: the versions of sRGB itself differ by so much."""
 
+_STEPS = np.linspace(0, 255, 9, dtype=np.uint8)
+_LATTICE = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS, indexing="ij"), axis=-1).reshape(27, 27, 3)  # [R*G*B 3]
+"""Colours from all over RGB, by which a profile is tried."""
+
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
@@ -47,19 +51,30 @@ def _transform(icc_profile: bytes, mode: str, *, to_srgb: bool) -> ImageCms.Imag
 def is_srgb(icc_profile: bytes | None) -> bool:
     """Whether pixels in this profile may be taken for sRGB: no profile, an unusable one, or one that is sRGB by effect.
 
-    A profile for gray is one by effect where its tones are those of sRGB. One that leads to other colours but not back,
-    as those of scanners may, is unusable: what is drawn has to go into the photo.
+    A profile for gray is one by effect where its tones are those of sRGB.
     """
     if profile_space(icc_profile) not in ("RGB", "GRAY") or icc_profile is None:
         return True
-    steps = np.linspace(0, 255, 9, dtype=np.uint8)
-    lattice = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(27, 27, 3)  # [R*G*B 3]
     try:
-        changed = _converted(lattice, icc_profile, to_srgb=True)
-        _converted(lattice, icc_profile, to_srgb=False)
+        changed = _converted(_LATTICE, icc_profile, to_srgb=True)
     except PROFILE_ERRORS:
         return True
-    return int(np.abs(changed.astype(np.int16) - lattice).max()) <= _SRGB_TOLERANCE
+    return int(np.abs(changed.astype(np.int16) - _LATTICE).max()) <= _SRGB_TOLERANCE
+
+
+@lru_cache(maxsize=_CACHED_TRANSFORMS)
+def two_way_profile(icc_profile: bytes | None) -> bytes | None:
+    """The profile as that of pixels that go to sRGB and return: None, which is sRGB, where it leads to sRGB only.
+
+    Profiles of scanners may lead no way back. What comes out of such a photo in sRGB could not be put into it again.
+    """
+    if icc_profile is None or is_srgb(icc_profile):
+        return icc_profile
+    try:
+        _converted(_LATTICE, icc_profile, to_srgb=False)
+    except PROFILE_ERRORS:
+        return None
+    return icc_profile
 
 
 def _converted(pixels: NDArray[np.uint8], icc_profile: bytes, *, to_srgb: bool) -> NDArray[np.uint8]:
@@ -107,8 +122,11 @@ def to_srgb(pixels: Pixels, icc_profile: bytes | None) -> Pixels:
 
 
 def from_srgb(pixels: Pixels, icc_profile: bytes | None) -> Pixels:
-    """Pixels in sRGB as the file's own profile holds them: the inverse of `to_srgb`, with the same limits."""
-    return _through(pixels, icc_profile, to_srgb=False)
+    """Pixels in sRGB as the file's own profile holds them: the inverse of `to_srgb`, with the same limits.
+
+    They are given back unchanged where the profile leads no way back; see `two_way_profile`.
+    """
+    return _through(pixels, two_way_profile(icc_profile), to_srgb=False)
 
 
 def _through(pixels: Pixels, icc_profile: bytes | None, *, to_srgb: bool) -> Pixels:

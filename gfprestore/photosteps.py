@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gfprestore import __version__
 from gfprestore.background import ResizeUpscaler
 from gfprestore.colorize import colorize_photo
-from gfprestore.colour import to_8_bits, to_srgb
+from gfprestore.colour import to_8_bits, to_srgb, two_way_profile
 from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.dropping import drop_if
@@ -59,7 +59,8 @@ def with_faces(work: OpenPhoto, models: Models, options: RestoreOptions) -> tupl
     """Returns the photo with its faces, and their crops."""
     wanted = None if work.wanted is None else work.wanted.get(work.page, ())
     faces, refused = find_faces(work.photo, models.detector, models.restorer.size, options, wanted)
-    crops = [to_8_bits(to_srgb(face.crop, work.photo.metadata.icc_profile)) for face in faces]
+    profile = two_way_profile(work.photo.metadata.icc_profile)  # What the networks draw has to go into the photo.
+    crops = [to_8_bits(to_srgb(face.crop, profile)) for face in faces]
     return replace(work, faces=faces, refused=refused), crops
 
 

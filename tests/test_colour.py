@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from sample_photos import gray_profile
+from sample_photos import gray_profile, scanner_profile
 
-from gfprestore.colour import from_srgb, ink_to_rgb, is_srgb, profile_space, to_8_bits, to_srgb
+from gfprestore.colour import from_srgb, ink_to_rgb, is_srgb, profile_space, to_8_bits, to_srgb, two_way_profile
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -50,7 +50,7 @@ def test_slow_gradients_of_sixteen_bits_get_no_steps() -> None:
 def test_gray_profiles_against_the_formula(gamma: float) -> None:
     levels = np.arange(256)
     light = (levels / 255) ** gamma
-    expected = 255 * np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    expected = 255 * srgb_levels(light)
     gray = np.repeat(levels.astype(np.uint8)[None, :, None], 3, axis=2)
     assert not is_srgb(gray_profile(gamma))
     found = to_srgb(gray, gray_profile(gamma))
@@ -68,17 +68,22 @@ def test_srgb_and_unusable_profiles_change_nothing(profile: bytes | None) -> Non
     assert from_srgb(pixels, profile) is pixels
 
 
-def test_a_profile_without_a_way_back_is_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+def srgb_levels(light: np.ndarray) -> np.ndarray:
+    """sRGB's curve, 0 to 1 (IEC 61966-2-1)."""
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 0) ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.8, 3.0])
+def test_a_profile_without_a_way_back_leads_to_srgb_all_the_same(gamma: float) -> None:
     """Those of scanners often lead from the device only."""
-    usual = ImageCms.buildTransform
-
-    def one_way(source: object, target: ImageCms.ImageCmsProfile, *rest: object, **settings: object) -> object:
-        if "sRGB" not in ImageCms.getProfileDescription(target):
-            raise ImageCms.PyCMSError("Couldn't link the profiles")
-        return usual(source, target, *rest, **settings)
-
-    monkeypatch.setattr(ImageCms, "buildTransform", one_way)
-    assert is_srgb(gray_profile(1.7))
+    one_way = scanner_profile(gamma)
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    expected = 255 * srgb_levels((ramp / 255) ** gamma)
+    np.testing.assert_allclose(to_srgb(ramp, one_way), expected, atol=2)
+    assert not is_srgb(one_way)
+    assert two_way_profile(one_way) is None
+    assert from_srgb(ramp, one_way) is ramp
+    assert two_way_profile(swapped_primaries()) == swapped_primaries()
 
 
 def test_wide_profiles_are_not_srgb() -> None:

@@ -13,7 +13,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, shown
+from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, scanner_profile, shown
 
 from gfprestore.colour import to_srgb
 from gfprestore.errors import PhotoError
@@ -184,6 +184,13 @@ def test_a_bmp_holds_srgb_since_it_holds_no_profile(tmp_path: Path) -> None:
     wide = profile("wide")
     write_photo(tmp_path / "a.bmp", photo(icc_profile=wide))
     np.testing.assert_array_equal(read_photo(tmp_path / "a.bmp").pixels, to_srgb(colours(), wide))
+
+
+def test_a_bmp_of_a_scan_whose_profile_leads_no_way_back_looks_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "scan.png"
+    write_photo(path, photo(icc_profile=scanner_profile(1.0)))
+    write_photo(tmp_path / "a.bmp", read_photo(path))
+    np.testing.assert_allclose(shown(tmp_path / "a.bmp"), shown(path).astype(int), atol=1)
 
 
 def test_metadata_too_long_for_a_jpeg_is_left_out_and_told(tmp_path: Path) -> None:
