@@ -230,7 +230,10 @@ def _shallow(image: Image.Image) -> Decoded:
         image, note = ink_to_rgb(image, profile if isinstance(profile, bytes) else None)
         notes = (note,) if note else ()
     if image.has_transparency_data or image.mode in ("La", "RGBa", "PA"):
-        return _with_alpha(image)
+        decoded = _with_alpha(image)
+        # Many programs leave the fourth byte of a BMP's pixels at zero, and viewers show such a file opaque.
+        is_unused = image.format == "BMP" and decoded.alpha is not None and not decoded.alpha.any()
+        return replace(decoded, alpha=None) if is_unused else decoded
     if image.mode in ("1", "L"):
         return Decoded(_gray_to_rgb(np.asarray(image.convert("L"))), is_gray=True)
     is_palette = image.mode == "P"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import warnings
 from pathlib import Path
@@ -140,6 +141,27 @@ def test_a_fourth_channel_is_opacity_only_where_the_file_says_so(
         )
     # Half of 127.5 shows at an opacity of 120 / 255.
     np.testing.assert_allclose(found.pixels / unit, 127.5 if kind == 1 else 60, atol=0.6)
+
+
+@pytest.mark.parametrize("header_bytes", [108, 124])
+@pytest.mark.parametrize("fourth", ["unused", "opacity"])
+def test_a_fourth_byte_of_zero_everywhere_hides_no_bmp(fourth: str, header_bytes: int, tmp_path: Path) -> None:
+    """Bitmaps with masks for four channels, BITMAPV4HEADER and BITMAPV5HEADER."""
+    height, width = colours().shape[:2]
+    opacity = np.zeros((height, width), np.uint8)
+    opacity[3:, 5:] = 255 if fourth == "opacity" else 0
+    stored = np.dstack([colours()[..., ::-1], opacity])[::-1].tobytes()  # BGRA, the last row first
+    sizes = (header_bytes, width, height, 1, 32, 3, len(stored), 2835, 2835, 0, 0)
+    header = struct.pack("<IiiHHIIiiII4I", *sizes, 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(header_bytes, b"\0")
+    start = 14 + header_bytes
+    path = tmp_path / "a.bmp"
+    path.write_bytes(struct.pack("<2sIHHI", b"BM", start + len(stored), 0, 0, start) + header + stored)
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels, colours())
+    if fourth == "unused":
+        assert found.alpha is None
+    else:
+        np.testing.assert_array_equal(found.alpha, opacity)
 
 
 def test_what_an_opacity_of_zero_hides_is_black(tmp_path: Path) -> None:
