@@ -35,6 +35,7 @@ from gfprestore.report import FaceRecord, RefusedRecord, Restored, on_page
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
 from gfprestore.stagetimes import Stopwatch
+from gfprestore.transparency import fill_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -197,12 +198,15 @@ def _assemble(
     photo = work.photo
     height, width = photo.pixels.shape[:2]
     size = output_size(width, height, options.upscale)
-    canvas = models.upscaler.upscale(photo.pixels, size, should_stop)
-    alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
+    pixels, alpha = photo.pixels, None
+    if photo.alpha is not None:
+        alpha = resize_photo(photo.alpha, size)
+        pixels = pixels if size == (width, height) else fill_hidden(pixels, photo.alpha, options.upscale)
+    canvas = models.upscaler.upscale(pixels, size, should_stop)
     watch.lap("background")
     metadata = photo.metadata
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
-    paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
+    paste_faces(canvas, pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
     watch.lap("paste")
     if models.chroma is not None and is_coloured:
         drop_if(should_stop)

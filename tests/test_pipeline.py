@@ -396,6 +396,33 @@ def test_alpha_and_gray_come_back(tmp_path: Path) -> None:
         assert (gray.mode, gray.size) == ("L", (180, 120))
 
 
+@pytest.mark.parametrize("is_drawn", [False, True])
+@pytest.mark.parametrize("faces", [0, 1])
+def test_transparent_edges_get_no_dark_rim(faces: int, is_drawn: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rgba = np.zeros((60, 90, 4), np.uint8)
+    rgba[10:, 20:] = (200, 200, 200, 255)
+    rgba[0, 0, 0] = faces
+    Image.fromarray(rgba).save(folder / "a.png")
+    (job,) = plan_jobs([folder], tmp_path / "restored")
+    models = replace(fake_models(), upscaler=Redrawn()) if is_drawn else fake_models()
+    list(restore_photos([job], models, RestoreOptions(upscale=2, grain=0)))
+    found = read_photo(job.target)
+    assert found.alpha is not None
+    assert (found.pixels[found.alpha > 0] >= 195).all()
+
+
+def test_what_is_hidden_stays_where_nothing_is_resampled(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rgba = np.dstack([photo_pixels(0), np.tile(np.arange(90, dtype=np.uint8) // 45, (60, 1))])
+    Image.fromarray(rgba).save(folder / "a.png")
+    (job,) = plan_jobs([folder], tmp_path / "restored")
+    list(restore_photos([job], fake_models(), RestoreOptions(upscale=1)))
+    np.testing.assert_array_equal(read_photo(job.target).pixels, photo_pixels(0))
+
+
 class PhotosHeld:
     """Counts the photos that are in memory at the same time."""
 
