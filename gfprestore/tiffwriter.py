@@ -13,8 +13,6 @@ import sys
 import zlib
 from typing import BinaryIO
 
-import numpy as np
-
 from gfprestore.exif import EMPTY_BLOCK, LONG, RATIONAL, SHORT, UNDEFINED, byte_order, directory_bytes, moved, pack
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata, Pixels
@@ -101,11 +99,11 @@ def _write_page(stream: BinaryIO, block: bytes, pixels: FilePixels, metadata: Ph
     """Writes strips and directory at the stream's end, and where the directory is at `pointer_at`."""
     order = byte_order(block)
     height, width = pixels.size
-    first = _samples(pixels.rows(0, 1))
+    first = pixels.rows(0, 1)
     rows = max(1, _STRIP_BYTES // (width * first.shape[2] * first.itemsize))
     offsets, sizes = [], []
     for band in pixels.bands(rows):
-        strip = zlib.compress(_predicted(_samples(band), order), _LEVEL)
+        strip = zlib.compress(_predicted(band, order), _LEVEL)
         offsets.append(stream.tell())
         sizes.append(len(strip))
         stream.write(strip + bytes(len(strip) % 2))
@@ -119,11 +117,6 @@ def _write_page(stream: BinaryIO, block: bytes, pixels: FilePixels, metadata: Ph
     stream.write(directory)
     stream.seek(pointer_at)
     stream.write(struct.pack(order + "I", at))
-
-
-def _samples(band: Pixels) -> Pixels:
-    """Gray with opacity at 16 bits as four channels: it is legal, but few readers know it, Pillow not among them."""
-    return band[:, :, [0, 0, 0, 1]] if band.shape[2] == 2 and band.dtype == np.uint16 else band
 
 
 def _predicted(strip: Pixels, order: str) -> bytes:

@@ -180,6 +180,23 @@ def test_gray_looks_the_same_where_its_profile_is_dropped(suffix: str, is_gray: 
     np.testing.assert_allclose(shown(tmp_path / f"a{suffix}")[20, 20], expected.astype(int), atol=1)
 
 
+@pytest.mark.parametrize("page", [0, 1])
+def test_deep_gray_with_opacity_looks_the_same_in_a_tiff(page: int, tmp_path: Path) -> None:
+    """It takes four channels there, for which a profile for gray is none."""
+    own = photo(np.uint16, is_gray=True, has_alpha=True, icc_profile=gray_profile(1.8))
+    path = tmp_path / "a.tif"
+    write_photo(path, own if page == 0 else photo(), further_pages=[own] if page else [])
+    found = read_photo(path, page)
+    assert found.metadata.icc_profile is None
+    np.testing.assert_array_equal(found.pixels, to_srgb(own.pixels, gray_profile(1.8)))
+    np.testing.assert_array_equal(found.alpha, own.alpha)
+    # PNG holds gray with opacity, and the profile with it.
+    write_photo(tmp_path / "a.png", own)
+    kept = read_photo(tmp_path / "a.png")
+    assert kept.is_gray and kept.metadata.icc_profile == gray_profile(1.8)
+    np.testing.assert_array_equal(kept.pixels, own.pixels)
+
+
 def test_a_bmp_holds_srgb_since_it_holds_no_profile(tmp_path: Path) -> None:
     wide = profile("wide")
     write_photo(tmp_path / "a.bmp", photo(icc_profile=wide))
