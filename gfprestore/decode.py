@@ -150,7 +150,9 @@ def _deep_gray(image: Image.Image) -> Decoded:
         deep = _full_range(values, _tag(image, _BITS_PER_SAMPLE))
     if image.format == "TIFF" and _tag(image, _PHOTOMETRIC) == _MIN_IS_WHITE:
         deep = 65535 - deep
-    return Decoded(_gray_to_rgb(deep), is_gray=True)
+    hidden = image.info.get("transparency") if image.format == "PNG" else None
+    alpha = (deep != hidden).astype(np.uint16) * np.uint16(65535) if isinstance(hidden, int) else None
+    return Decoded(_gray_to_rgb(deep), alpha, is_gray=True)
 
 
 def _full_range(values: NDArray[Any], bits: object) -> NDArray[np.uint16]:

@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,22 @@ def test_modes_read_as_pillow_converts_them(mode: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.pixels, np.asarray(image.convert("RGBA").convert("RGB")))
     assert found.is_gray is (mode in ("1", "L", "LA"))
     assert (found.alpha is not None) is mode.endswith("A")
+
+
+def test_deep_gray_with_a_level_that_hides(tmp_path: Path) -> None:
+    """Chunk tRNS of a PNG of 16 bits."""
+    path = tmp_path / "a.png"
+    write_photo(path, photo(np.uint16, is_gray=True))
+    level = int(colours(np.uint16)[5, 7, 0])
+    whole, name = path.read_bytes(), b"tRNS" + struct.pack(">H", level)
+    start = whole.index(b"IDAT") - 4
+    path.write_bytes(whole[:start] + struct.pack(">I", 2) + name + struct.pack(">I", zlib.crc32(name)) + whole[start:])
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels[..., 0], colours(np.uint16)[..., 0])
+    np.testing.assert_array_equal(found.alpha, np.where(colours(np.uint16)[..., 0] == level, 0, 65535))
+    assert found.is_gray and (found.alpha == 0).any()
+    write_photo(tmp_path / "b.png", found)
+    np.testing.assert_array_equal(read_photo(tmp_path / "b.png").alpha, found.alpha)
 
 
 def test_palettes_with_transparency(tmp_path: Path) -> None:
