@@ -87,6 +87,10 @@ def _decoded(image: Image.Image, stream: BinaryIO, bits: int) -> Decoded:
             # Pillow mixes such planes up, and OpenCV too.
             raise UnusualPixelsError("stores 16-bit colours in separate planes; save it with interleaved colours")
         return _deep_colour(image, stream)
+    hidden = image.info.get("transparency")
+    if image.format == "PNG" and bits < 8 and image.mode == "L" and isinstance(hidden, int):
+        # Pillow spreads pixels of 2 and 4 bits over 8, but not the level that hides.
+        image.info["transparency"] = hidden * 255 // ((1 << bits) - 1)
     return _shallow(image)
 
 

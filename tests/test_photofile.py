@@ -192,20 +192,36 @@ def test_modes_read_as_pillow_converts_them(mode: str, tmp_path: Path) -> None:
     assert (found.alpha is not None) is mode.endswith("A")
 
 
+def with_hidden_level(png: bytes, level: int) -> bytes:
+    """A PNG of gray with the chunk tRNS."""
+    start, name = png.index(b"IDAT") - 4, b"tRNS" + struct.pack(">H", level)
+    return png[:start] + struct.pack(">I", 2) + name + struct.pack(">I", zlib.crc32(name)) + png[start:]
+
+
 def test_deep_gray_with_a_level_that_hides(tmp_path: Path) -> None:
-    """Chunk tRNS of a PNG of 16 bits."""
-    path = tmp_path / "a.png"
+    path, gray = tmp_path / "a.png", colours(np.uint16)[..., 0]
     write_photo(path, photo(np.uint16, is_gray=True))
-    level = int(colours(np.uint16)[5, 7, 0])
-    whole, name = path.read_bytes(), b"tRNS" + struct.pack(">H", level)
-    start = whole.index(b"IDAT") - 4
-    path.write_bytes(whole[:start] + struct.pack(">I", 2) + name + struct.pack(">I", zlib.crc32(name)) + whole[start:])
+    path.write_bytes(with_hidden_level(path.read_bytes(), int(gray[5, 7])))
     found = read_photo(path)
-    np.testing.assert_array_equal(found.pixels[..., 0], colours(np.uint16)[..., 0])
-    np.testing.assert_array_equal(found.alpha, np.where(colours(np.uint16)[..., 0] == level, 0, 65535))
-    assert found.is_gray and (found.alpha == 0).any()
+    np.testing.assert_array_equal(found.pixels[..., 0], gray)
+    np.testing.assert_array_equal(found.alpha, np.where(gray == gray[5, 7], 0, 65535))
+    assert found.is_gray
     write_photo(tmp_path / "b.png", found)
     np.testing.assert_array_equal(read_photo(tmp_path / "b.png").alpha, found.alpha)
+
+
+@pytest.mark.parametrize(("bits", "hidden"), [(1, 0), (1, 1), (2, 2), (4, 0), (4, 11)])
+def test_few_levels_of_gray_one_of_which_hides(bits: int, hidden: int, tmp_path: Path) -> None:
+    levels = np.arange(1 << bits)
+    rows = int("".join(f"{level:0{bits}b}" for level in levels).ljust(8, "0"), 2).to_bytes(-(-len(levels) * bits // 8))
+    header = b"IHDR" + struct.pack(">IIBBBBB", len(levels), 1, bits, 0, 0, 0, 0)
+    parts = [header, b"IDAT" + zlib.compress(b"\0" + rows), b"IEND"]
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts]
+    path = tmp_path / "a.png"
+    path.write_bytes(with_hidden_level(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), hidden))
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels[0, :, 0], levels * 255 // levels[-1])
+    np.testing.assert_array_equal(found.alpha, [np.where(levels == hidden, 0, 255)])
 
 
 def test_palettes_with_transparency(tmp_path: Path) -> None:
