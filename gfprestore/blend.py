@@ -78,7 +78,7 @@ CHROMA_GAINS = (1.0, 1.0, 0.8, 0.5, 0.25)
 
 def blend_crop(
     original: Pixels,
-    restored: NDArray[np.uint8],
+    restored: Pixels,
     *,
     sampling: float,
     settings: BlendSettings,
@@ -88,7 +88,7 @@ def blend_crop(
 
     Args:
         original: The crop as cut from the photo, RGB uint8 or uint16, (S, S, 3).
-        restored: What the generator made of it, RGB uint8, (S, S, 3).
+        restored: What the generator made of it, RGB uint8 or uint16, (S, S, 3).
         sampling: Photo pixels per crop pixel; above 1 the crop is a reduced copy.
         settings: How much is taken.
         tone: Colours of the whole photo; None judges by the crop.

@@ -87,6 +87,10 @@ def _decoded(image: Image.Image, stream: BinaryIO, bits: int) -> Decoded:
             # Pillow mixes such planes up, and OpenCV too.
             raise UnusualPixelsError("stores 16-bit colours in separate planes; save it with interleaved colours")
         return _deep_colour(image, stream)
+    hidden = image.info.get("transparency")
+    if image.format == "PNG" and bits < 8 and image.mode == "L" and isinstance(hidden, int):
+        # Pillow spreads pixels of 2 and 4 bits over 8, but not the level that hides.
+        image.info["transparency"] = hidden * 255 // ((1 << bits) - 1)
     return _shallow(image)
 
 
@@ -150,7 +154,9 @@ def _deep_gray(image: Image.Image) -> Decoded:
         deep = _full_range(values, _tag(image, _BITS_PER_SAMPLE))
     if image.format == "TIFF" and _tag(image, _PHOTOMETRIC) == _MIN_IS_WHITE:
         deep = 65535 - deep
-    return Decoded(_gray_to_rgb(deep), is_gray=True)
+    hidden = image.info.get("transparency") if image.format == "PNG" else None
+    alpha = (deep != hidden).astype(np.uint16) * np.uint16(65535) if isinstance(hidden, int) else None
+    return Decoded(_gray_to_rgb(deep), alpha, is_gray=True)
 
 
 def _full_range(values: NDArray[Any], bits: object) -> NDArray[np.uint16]:
@@ -230,7 +236,10 @@ def _shallow(image: Image.Image) -> Decoded:
         image, note = ink_to_rgb(image, profile if isinstance(profile, bytes) else None)
         notes = (note,) if note else ()
     if image.has_transparency_data or image.mode in ("La", "RGBa", "PA"):
-        return _with_alpha(image)
+        decoded = _with_alpha(image)
+        # Many programs leave the fourth byte of a BMP's pixels at zero, and viewers show such a file opaque.
+        is_unused = image.format == "BMP" and decoded.alpha is not None and not decoded.alpha.any()
+        return replace(decoded, alpha=None) if is_unused else decoded
     if image.mode in ("1", "L"):
         return Decoded(_gray_to_rgb(np.asarray(image.convert("L"))), is_gray=True)
     is_palette = image.mode == "P"

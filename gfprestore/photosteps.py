@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gfprestore import __version__
 from gfprestore.background import ResizeUpscaler
 from gfprestore.colorize import colorize_photo
-from gfprestore.colour import to_8_bits, to_srgb
+from gfprestore.colour import to_8_bits, to_srgb, two_way_profile
 from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.dropping import drop_if
@@ -35,6 +35,7 @@ from gfprestore.report import FaceRecord, RefusedRecord, Restored, on_page
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
 from gfprestore.stagetimes import Stopwatch
+from gfprestore.transparency import fill_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def with_faces(work: OpenPhoto, models: Models, options: RestoreOptions) -> tupl
     """Returns the photo with its faces, and their crops."""
     wanted = None if work.wanted is None else work.wanted.get(work.page, ())
     faces, refused = find_faces(work.photo, models.detector, models.restorer.size, options, wanted)
-    crops = [to_8_bits(to_srgb(face.crop, work.photo.metadata.icc_profile)) for face in faces]
+    profile = two_way_profile(work.photo.metadata.icc_profile)  # What the networks draw has to go into the photo.
+    crops = [to_8_bits(to_srgb(face.crop, profile)) for face in faces]
     return replace(work, faces=faces, refused=refused), crops
 
 
@@ -196,12 +198,15 @@ def _assemble(
     photo = work.photo
     height, width = photo.pixels.shape[:2]
     size = output_size(width, height, options.upscale)
-    canvas = models.upscaler.upscale(photo.pixels, size, should_stop)
-    alpha = None if photo.alpha is None else resize_photo(photo.alpha, size)
+    pixels, alpha = photo.pixels, None
+    if photo.alpha is not None:
+        alpha = resize_photo(photo.alpha, size)
+        pixels = pixels if size == (width, height) else fill_hidden(pixels, photo.alpha, options.upscale)
+    canvas = models.upscaler.upscale(pixels, size, should_stop)
     watch.lap("background")
     metadata = photo.metadata
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
-    paste_faces(canvas, photo.pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
+    paste_faces(canvas, pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
     watch.lap("paste")
     if models.chroma is not None and is_coloured:
         drop_if(should_stop)

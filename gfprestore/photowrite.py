@@ -72,10 +72,10 @@ def write_photo(
         raise PhotoError(f"{printable(path)} has no suffix of a format that can be written; use --format.")
     with atomic_file(path, overwrite=overwrite) as stream:
         with _told(path):
-            notes = write(stream, _sized(photo), quality)
+            notes = write(stream, _sized_for_tiff(photo) if write is _write_tiff else _sized(photo), quality)
         for page in further_pages:
             with _told(path):
-                append_page(stream, FilePixels(sized := _sized(page)), sized.metadata)
+                append_page(stream, FilePixels(sized := _sized_for_tiff(page)), sized.metadata)
     return tuple(notes)
 
 
@@ -107,6 +107,12 @@ def _sized(photo: Photo) -> Photo:
         metadata = replace(metadata, exif=_sized_exif(metadata.exif, width, height))
     # Gray pixels described by a colour profile are only right with three channels.
     return replace(photo, metadata=metadata, is_gray=photo.is_gray and space != "RGB")
+
+
+def _sized_for_tiff(photo: Photo) -> Photo:
+    """As `_sized`, and gray with opacity at 16 bits as RGB: Pillow and others cannot read it as gray."""
+    is_unread = photo.alpha is not None and photo.pixels.dtype == np.uint16
+    return _sized(replace(photo, is_gray=photo.is_gray and not is_unread))
 
 
 def _sized_exif(block: bytes, width: int, height: int) -> bytes | None:

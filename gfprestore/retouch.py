@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.blend import BlendedCrop, BlendSettings, blend_crop
-from gfprestore.colour import from_srgb, to_8_bits
+from gfprestore.colour import from_srgb, to_8_bits, to_16_bits
 from gfprestore.face_choice import box_of
 from gfprestore.geometry import magnification
 from gfprestore.identity import FaceRecogniser, identity_angles, settle_identity
@@ -78,7 +78,9 @@ def _retouch(
     recogniser: FaceRecogniser | None,
 ) -> Retouch:
     sampling = 1 / magnification(face.to_crop)
-    drawn = to_8_bits(from_srgb(restored.crop, photo.metadata.icc_profile))
+    # At the photo's own depth, since profiles of gamma 1 have few dark levels of 8 bits.
+    seen = to_16_bits(restored.crop) if face.crop.dtype == np.uint16 else restored.crop
+    drawn = from_srgb(seen, photo.metadata.icc_profile)
 
     def blend(strength: float) -> BlendedCrop:
         settings = BlendSettings(strength=strength, grain=options.grain)

@@ -13,10 +13,9 @@ import sys
 import zlib
 from typing import BinaryIO
 
-import numpy as np
-
 from gfprestore.exif import (
     EMPTY_BLOCK,
+    ENTRY_BYTES,
     EXIF_DIRECTORY,
     GPS_DIRECTORY,
     LONG,
@@ -54,8 +53,6 @@ _LARGEST_FILE = 2**32 - 1
 """Offsets have 32 bits."""
 
 _TOO_LARGE = "a TIFF holds up to 4 GiB; use --format png or a lower --upscale"
-
-_ENTRY_BYTES = 12
 
 
 def write_tiff(stream: BinaryIO, pixels: FilePixels, metadata: PhotoMetadata) -> None:
@@ -114,18 +111,18 @@ def _end_of_chain(stream: BinaryIO, order: str) -> int:
             return pointer_at
         stream.seek(at)
         (count,) = struct.unpack(order + "H", stream.read(2))
-        pointer_at = at + 2 + _ENTRY_BYTES * count
+        pointer_at = at + 2 + ENTRY_BYTES * count
 
 
 def _write_page(stream: BinaryIO, block: bytes, pixels: FilePixels, metadata: PhotoMetadata, pointer_at: int) -> None:
     """Writes strips and directory at the stream's end, and where the directory is at `pointer_at`."""
     order = byte_order(block)
     height, width = pixels.size
-    first = _samples(pixels.rows(0, 1))
+    first = pixels.rows(0, 1)
     rows = max(1, _STRIP_BYTES // (width * first.shape[2] * first.itemsize))
     offsets, sizes = [], []
     for band in pixels.bands(rows):
-        strip = zlib.compress(_predicted(_samples(band), order), _LEVEL)
+        strip = zlib.compress(_predicted(band, order), _LEVEL)
         offsets.append(stream.tell())
         sizes.append(len(strip))
         stream.write(strip + bytes(len(strip) % 2))
@@ -139,11 +136,6 @@ def _write_page(stream: BinaryIO, block: bytes, pixels: FilePixels, metadata: Ph
     stream.write(directory)
     stream.seek(pointer_at)
     stream.write(struct.pack(order + "I", at))
-
-
-def _samples(band: Pixels) -> Pixels:
-    """Gray with opacity at 16 bits as four channels: it is legal, but few readers know it, Pillow not among them."""
-    return band[:, :, [0, 0, 0, 1]] if band.shape[2] == 2 and band.dtype == np.uint16 else band
 
 
 def _predicted(strip: Pixels, order: str) -> bytes:

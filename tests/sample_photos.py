@@ -62,19 +62,30 @@ def profile(kind: str) -> bytes:
 
 def gray_profile(gamma: float) -> bytes:
     """A profile for gray with a gamma, of the ICC's version 2: the least that readers take."""
+    return _least_profile(b"mntrGRAY", {b"kTRC": b"curv" + struct.pack(">4xIHxx", 1, round(gamma * 256))})
 
-    def numbers(*values: float) -> bytes:
-        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
-    white = numbers(0.9642, 1, 0.8249)  # D50
+def scanner_profile(gamma: float) -> bytes:
+    """A profile for RGB with sRGB's primaries and a gamma, whose one table leads from the device and none back."""
+    primaries = np.array([[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.71410]])
+    corners = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(8, 3)  # [R*G*B 3]
+    colours = np.rint(corners @ primaries * 32768)
+    curve = np.rint(np.linspace(0, 1, 256) ** gamma * 65535)
+    numbers = np.concatenate([[256, 2], curve, curve, curve, colours.ravel(), [0, 65535] * 3])
+    head = b"mft2" + bytes(4) + bytes([3, 3, 2, 0]) + struct.pack(">9i", *np.eye(3, dtype=int).ravel() * 65536)
+    return _least_profile(b"scnrRGB ", {b"A2B0": head + numbers.astype(">u2").tobytes()})
+
+
+def _least_profile(kind: bytes, tags: dict[bytes, bytes]) -> bytes:
+    white = b"".join(struct.pack(">i", round(value * 65536)) for value in (0.9642, 1, 0.8249))  # D50
     description = b"desc" + struct.pack(">4xI", 2) + b"x" + bytes(79)
-    curve = b"curv" + struct.pack(">4xIHxx", 1, round(gamma * 256))
-    tags = {b"desc": description, b"cprt": b"text\0\0\0\0x\0\0\0", b"wtpt": b"XYZ \0\0\0\0" + white, b"kTRC": curve}
+    usual = {b"desc": description, b"cprt": b"text\0\0\0\0x\0\0\0", b"wtpt": b"XYZ \0\0\0\0" + white}
+    tags = usual | tags
     table, values = struct.pack(">I", len(tags)), b""
     for name, value in tags.items():
         table += name + struct.pack(">II", 132 + 12 * len(tags) + len(values), len(value))
         values += value
-    head = b"\x02\x10\0\0mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28) + white
+    head = b"\x02\x10\0\0" + kind + b"XYZ " + bytes(12) + b"acsp" + bytes(28) + white
     body = bytes(4) + head + bytes(128 - 8 - len(head)) + table + values
     return struct.pack(">I", 4 + len(body)) + body
 

@@ -29,7 +29,7 @@ STANDARD_LIBRARY_ONLY = [
     "weights",
 ]
 CLICK_ONLY = ["command", "cli", "weights_cli", "training.cli", "evaluation.cli"]
-PIXELS_ONLY = ["photo", "photofile", "align", "paste", "resize", "geometry"]
+PIXELS_ONLY = ["photo", "photofile", "align", "paste", "resize", "geometry", "transparency", "curves"]
 SIBLINGS = ["training", "evaluation"]
 """May use each other and everything else, and nothing else uses them: whoever restores photos needs no trainer."""
 OWNERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import warnings
 import zlib
@@ -156,6 +157,27 @@ def test_a_fourth_channel_is_opacity_only_where_the_file_says_so(
     np.testing.assert_allclose(found.pixels / unit, 127.5 if kind == 1 else 60, atol=0.6)
 
 
+@pytest.mark.parametrize("header_bytes", [108, 124])
+@pytest.mark.parametrize("fourth", ["unused", "opacity"])
+def test_a_fourth_byte_of_zero_everywhere_hides_no_bmp(fourth: str, header_bytes: int, tmp_path: Path) -> None:
+    """Bitmaps with masks for four channels, BITMAPV4HEADER and BITMAPV5HEADER."""
+    height, width = colours().shape[:2]
+    opacity = np.zeros((height, width), np.uint8)
+    opacity[3:, 5:] = 255 if fourth == "opacity" else 0
+    stored = np.dstack([colours()[..., ::-1], opacity])[::-1].tobytes()  # BGRA, the last row first
+    sizes = (header_bytes, width, height, 1, 32, 3, len(stored), 2835, 2835, 0, 0)
+    header = struct.pack("<IiiHHIIiiII4I", *sizes, 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(header_bytes, b"\0")
+    start = 14 + header_bytes
+    path = tmp_path / "a.bmp"
+    path.write_bytes(struct.pack("<2sIHHI", b"BM", start + len(stored), 0, 0, start) + header + stored)
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels, colours())
+    if fourth == "unused":
+        assert found.alpha is None
+    else:
+        np.testing.assert_array_equal(found.alpha, opacity)
+
+
 def test_what_an_opacity_of_zero_hides_is_black(tmp_path: Path) -> None:
     stored = np.array([[[9000, 200, 65535, 0], [65535, 300, 0, 400]]], np.uint16)
     found = read_photo(write_raw_tiff(tmp_path / "a.tif", stored, {338: short("<", 1)}))
@@ -181,6 +203,38 @@ def test_modes_read_as_pillow_converts_them(mode: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.pixels, np.asarray(image.convert("RGBA").convert("RGB")))
     assert found.is_gray is (mode in ("1", "L", "LA"))
     assert (found.alpha is not None) is mode.endswith("A")
+
+
+def with_hidden_level(png: bytes, level: int) -> bytes:
+    """A PNG of gray with the chunk tRNS."""
+    start, name = png.index(b"IDAT") - 4, b"tRNS" + struct.pack(">H", level)
+    return png[:start] + struct.pack(">I", 2) + name + struct.pack(">I", zlib.crc32(name)) + png[start:]
+
+
+def test_deep_gray_with_a_level_that_hides(tmp_path: Path) -> None:
+    path, gray = tmp_path / "a.png", colours(np.uint16)[..., 0]
+    write_photo(path, photo(np.uint16, is_gray=True))
+    path.write_bytes(with_hidden_level(path.read_bytes(), int(gray[5, 7])))
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels[..., 0], gray)
+    np.testing.assert_array_equal(found.alpha, np.where(gray == gray[5, 7], 0, 65535))
+    assert found.is_gray
+    write_photo(tmp_path / "b.png", found)
+    np.testing.assert_array_equal(read_photo(tmp_path / "b.png").alpha, found.alpha)
+
+
+@pytest.mark.parametrize(("bits", "hidden"), [(1, 0), (1, 1), (2, 2), (4, 0), (4, 11)])
+def test_few_levels_of_gray_one_of_which_hides(bits: int, hidden: int, tmp_path: Path) -> None:
+    levels = np.arange(1 << bits)
+    rows = int("".join(f"{level:0{bits}b}" for level in levels).ljust(8, "0"), 2).to_bytes(-(-len(levels) * bits // 8))
+    header = b"IHDR" + struct.pack(">IIBBBBB", len(levels), 1, bits, 0, 0, 0, 0)
+    parts = [header, b"IDAT" + zlib.compress(b"\0" + rows), b"IEND"]
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts]
+    path = tmp_path / "a.png"
+    path.write_bytes(with_hidden_level(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), hidden))
+    found = read_photo(path)
+    np.testing.assert_array_equal(found.pixels[0, :, 0], levels * 255 // levels[-1])
+    np.testing.assert_array_equal(found.alpha, [np.where(levels == hidden, 0, 255)])
 
 
 def test_palettes_with_transparency(tmp_path: Path) -> None:

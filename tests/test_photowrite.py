@@ -13,7 +13,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, shown
+from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, scanner_profile, shown
 
 from gfprestore import exif
 from gfprestore.colour import to_srgb
@@ -269,10 +269,34 @@ def test_gray_looks_the_same_where_its_profile_is_dropped(suffix: str, is_gray: 
     np.testing.assert_allclose(shown(tmp_path / f"a{suffix}")[20, 20], expected.astype(int), atol=1)
 
 
+@pytest.mark.parametrize("page", [0, 1])
+def test_deep_gray_with_opacity_looks_the_same_in_a_tiff(page: int, tmp_path: Path) -> None:
+    """It takes four channels there, for which a profile for gray is none."""
+    own = photo(np.uint16, is_gray=True, has_alpha=True, icc_profile=gray_profile(1.8))
+    path = tmp_path / "a.tif"
+    write_photo(path, own if page == 0 else photo(), further_pages=[own] if page else [])
+    found = read_photo(path, page)
+    assert found.metadata.icc_profile is None
+    np.testing.assert_array_equal(found.pixels, to_srgb(own.pixels, gray_profile(1.8)))
+    np.testing.assert_array_equal(found.alpha, own.alpha)
+    # PNG holds gray with opacity, and the profile with it.
+    write_photo(tmp_path / "a.png", own)
+    kept = read_photo(tmp_path / "a.png")
+    assert kept.is_gray and kept.metadata.icc_profile == gray_profile(1.8)
+    np.testing.assert_array_equal(kept.pixels, own.pixels)
+
+
 def test_a_bmp_holds_srgb_since_it_holds_no_profile(tmp_path: Path) -> None:
     wide = profile("wide")
     write_photo(tmp_path / "a.bmp", photo(icc_profile=wide))
     np.testing.assert_array_equal(read_photo(tmp_path / "a.bmp").pixels, to_srgb(colours(), wide))
+
+
+def test_a_bmp_of_a_scan_whose_profile_leads_no_way_back_looks_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "scan.png"
+    write_photo(path, photo(icc_profile=scanner_profile(1.0)))
+    write_photo(tmp_path / "a.bmp", read_photo(path))
+    np.testing.assert_allclose(shown(tmp_path / "a.bmp"), shown(path).astype(int), atol=1)
 
 
 def test_metadata_too_long_for_a_jpeg_is_left_out_and_told(tmp_path: Path) -> None:

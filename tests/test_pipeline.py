@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from fakes import FakeDetector, fake_models
 from PIL import Image
-from sample_photos import gray_profile, profile, shown
+from sample_photos import gray_profile, profile, scanner_profile, shown
 
 from gfprestore import __version__, photosteps, pipeline
 from gfprestore.colorize import SoftTint
 from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
 from gfprestore.folders import Job, plan_jobs
+from gfprestore.gamma import gamma_profile
 from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import DetectedFace, FoundFaces, Photo, PhotoMetadata, RefusedFace
@@ -177,6 +178,41 @@ def test_colours_are_the_same_whatever_the_profile_of_the_photo(kind: str, deep:
     assert np.ptp(plain) > 50
     np.testing.assert_allclose(found, plain, atol=2)
     assert read_photo(jobs[1].target).pixels.dtype == flat.dtype
+
+
+def test_colouring_keeps_the_brightness_of_a_scanner_profile_without_a_way_back(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    flat = Photo(np.full((60, 90, 3), 100, np.uint8), PhotoMetadata("PNG", icc_profile=scanner_profile(1.0)))
+    write_photo(folder / "scan.png", flat)
+    jobs = plan_jobs([folder], tmp_path / "restored")
+    models = replace(fake_models(), chroma=Painted(), detector=NoFaces())  # type: ignore[arg-type]
+    list(restore_photos(jobs, models, RestoreOptions(upscale=1, colorize="auto")))
+    before, after = (
+        rgb_to_lab(shown(path)[20:21, 20].astype(np.float32) / 255) for path in (jobs[0].source, jobs[0].target)
+    )
+    assert np.abs(after - before)[:, 1:].min() > 10
+    np.testing.assert_allclose(after[:, 0], before[:, 0], atol=1)
+
+
+@pytest.mark.parametrize("one_way", [False, True])
+def test_networks_see_srgb_only_where_what_they_draw_can_go_back(one_way: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    icc_profile = scanner_profile(1.0) if one_way else gamma_profile(1.0, is_gray=False)
+    write_photo(folder / "a.png", Photo(photo_pixels(1), PhotoMetadata("PNG", icc_profile=icc_profile)))
+    (job,) = plan_jobs([folder], tmp_path / "restored")
+    seen = []
+
+    def look(crop: np.ndarray) -> np.ndarray:
+        seen.append(crop)
+        return crop
+
+    list(restore_photos([job], fake_models(look), RestoreOptions(upscale=1, grain=0)))
+    brighter = seen[0][200:300, 200:300].mean() - photo_pixels(1).mean()
+    assert brighter < 20 if one_way else brighter > 40
+    # Either way they have drawn what they saw.
+    np.testing.assert_allclose(read_photo(job.target).pixels, photo_pixels(1).astype(int), atol=8)
 
 
 def test_boxes_are_in_colour_on_a_gray_photo(tmp_path: Path) -> None:
@@ -358,6 +394,33 @@ def test_alpha_and_gray_come_back(tmp_path: Path) -> None:
     with alpha, gray:
         assert (alpha.mode, alpha.size) == ("RGBA", (180, 120))
         assert (gray.mode, gray.size) == ("L", (180, 120))
+
+
+@pytest.mark.parametrize("is_drawn", [False, True])
+@pytest.mark.parametrize("faces", [0, 1])
+def test_transparent_edges_get_no_dark_rim(faces: int, is_drawn: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rgba = np.zeros((60, 90, 4), np.uint8)
+    rgba[10:, 20:] = (200, 200, 200, 255)
+    rgba[0, 0, 0] = faces
+    Image.fromarray(rgba).save(folder / "a.png")
+    (job,) = plan_jobs([folder], tmp_path / "restored")
+    models = replace(fake_models(), upscaler=Redrawn()) if is_drawn else fake_models()
+    list(restore_photos([job], models, RestoreOptions(upscale=2, grain=0)))
+    found = read_photo(job.target)
+    assert found.alpha is not None
+    assert (found.pixels[found.alpha > 0] >= 195).all()
+
+
+def test_what_is_hidden_stays_where_nothing_is_resampled(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rgba = np.dstack([photo_pixels(0), np.tile(np.arange(90, dtype=np.uint8) // 45, (60, 1))])
+    Image.fromarray(rgba).save(folder / "a.png")
+    (job,) = plan_jobs([folder], tmp_path / "restored")
+    list(restore_photos([job], fake_models(), RestoreOptions(upscale=1)))
+    np.testing.assert_array_equal(read_photo(job.target).pixels, photo_pixels(0))
 
 
 class PhotosHeld:

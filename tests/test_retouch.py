@@ -12,8 +12,9 @@ from real_faces import EYES
 from test_detail import leaves
 
 from gfprestore.align import FACE_TEMPLATE, align_face, face_template, similarity_transform
-from gfprestore.colour import to_srgb
+from gfprestore.colour import to_8_bits, to_srgb
 from gfprestore.evaluation.seam import seam_ratio, seam_step
+from gfprestore.gamma import gamma_profile
 from gfprestore.geometry import invert, map_points
 from gfprestore.masks import FaceLabel
 from gfprestore.options import RestoreOptions
@@ -120,6 +121,20 @@ def test_a_wide_gamut_photo_changes_in_its_own_numbers(dtype: type) -> None:
     assert retouch.patch is not None
     change = np.abs(retouch.patch.restored - face.crop.astype(np.float32))
     assert change.max() <= 1.5 * (257 if dtype == np.uint16 else 1)
+
+
+@pytest.mark.parametrize("is_gray", [False, True])
+def test_dark_tones_of_a_deep_linear_photo_get_no_steps(is_gray: bool) -> None:
+    """A level of 8 bits in it is as much as thirteen dark ones that the generator drew in sRGB."""
+    linear = gamma_profile(1.0, is_gray=is_gray)
+    y, x = np.mgrid[:300, :300]
+    waves = (110 + 90 * np.sin(x / 7) * np.sin(y / 7)).astype(np.uint16)  # Where sRGB is 12.92 times as bright.
+    photo = Photo(np.repeat(waves[..., None], 3, axis=2), PhotoMetadata("PNG", icc_profile=linear), is_gray=is_gray)
+    face = face_of(photo)
+    seen = to_8_bits(to_srgb(face.crop, linear))
+    (retouch,) = retouch_faces(photo, [face], [RestoredCrop(seen)], RestoreOptions(grain=0, strength=1.0))
+    assert retouch.patch is not None
+    assert 12.92 * np.abs(retouch.patch.restored - face.crop.astype(int)).max() <= 257
 
 
 def _pasted(photo: Photo, landmarks: np.ndarray, draw, options: RestoreOptions) -> tuple[np.ndarray, np.ndarray]:
