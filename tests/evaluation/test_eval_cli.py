@@ -254,9 +254,14 @@ def test_degraded_sets_never_overwrite_clean_images_or_another_set(folders, tmp_
         [truth / "sub", "-o", truth],
         [truth, "-o", tmp_path / "first"],
         [truth, "-o", tmp_path / "n", "--truth", tmp_path / "n"],
+        [truth, "-o", tmp_path / "n", "--truth", tmp_path / "n" / "truth"],
+        [truth, "-o", tmp_path / "n" / "degraded", "--truth", tmp_path / "n"],
     ):
         result = run("degrade", *arguments)
         assert isinstance(result.exception, OutputError), arguments
+    assert not (tmp_path / "n").exists()
+    beside = ["-o", tmp_path / "both" / "degraded", "--truth", tmp_path / "both" / "truth"]
+    assert status(run("degrade", truth, *beside)) == 0
     assert status(run("degrade", truth, "-o", tmp_path / "first", "--seed", 9, "--overwrite")) == 0
 
 
