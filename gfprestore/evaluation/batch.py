@@ -57,6 +57,15 @@ class ImageBatch:
             raise ValueError("this batch has no background")
         return self.images[:, -1]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of all its images, in pixels."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    def unmeasured(self) -> NDArray[np.float64]:
+        """Values of a metric that cannot measure images of this size: NaN, [N, M]."""
+        return np.full(self.restored.shape[:2], np.nan)
+
     @cached_property
     def matched(self) -> Tensor:
         """`restored` with the channels of the truth (`match_channels`), float32 [N, M, 3, H, W], not clipped."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +52,20 @@ COLUMNS = (
     Column("seam-ratio", False, "background", 2, "steepest luma steps near that border, relative to the background's"),
 )
 """All metrics, in the order of the tables."""
+
+UNMEASURED: Mapping[str, str] = {
+    "lpips-vgg": "under 16x16 pixels",
+    "lpips-alex": "under 31x31 pixels",
+    "niqe": "without two blocks of 96x96 that are not flat",
+    "deg": "not square",
+    "deg-over-1": "not square, or under 1 degree",
+    "lmd": "without a face",
+    "ssim": "under 11x11 pixels",
+    "ssim-matched": "under 11x11 pixels",
+    "seam": "without background",
+    "seam-ratio": "without background",
+}
+"""Column -> which images it leaves out, for a note; the others measure every image."""
 
 _DEFAULTS = frozenset(
     {"lpips-vgg", "fid", "niqe", "deg", "psnr", "ssim", "psnr-matched", "ssim-matched", "seam", "seam-ratio"}

@@ -102,8 +102,6 @@ def load_recogniser(path: Path, device: str) -> Embed:
 
     @torch.inference_mode()
     def embed(crops: Tensor) -> Tensor:
-        if crops.shape[-1] != crops.shape[-2]:
-            raise UsageError("Deg needs aligned face crops, which are square: leave it out of --metrics.")
         inputs = crops.float() / 127.5 - 1
         return network.run(crop_for_gray(inputs) if network.is_gray else crop_for_arcface(inputs))
 
@@ -167,7 +165,10 @@ class DegMetric:
         self._embed = embed
 
     def measure(self, batch: ImageBatch) -> dict[str, NDArray[np.float64]]:
-        """Measures a batch; see `Metric`. In `deg-over-1`, pairs under 1 degree are NaN."""
+        """Measures a batch; see `Metric`. NaN where images are not square; in `deg-over-1` also under 1 degree."""
+        height, width = batch.size
+        if height != width:
+            return {"deg": batch.unmeasured(), "deg-over-1": batch.unmeasured()}
         images = batch.truth_and_restored  # [N K 3 S S]
         embeddings = self._embed(images.flatten(0, 1)).cpu().reshape(*images.shape[:2], -1)  # [N K D]
         angles = as_array(angle_degrees(embeddings[:, 1:], embeddings[:, :1]))

@@ -62,18 +62,23 @@ def run_degrade(
 
 
 def _check_folders(clean: Path, output: Path, truth: Path | None, *, overwrite: bool) -> None:
-    """Refuses to write among the clean images, or over another set."""
+    """Refuses to write among the clean images, to mix the degraded with the truth, or to write over another set."""
     source = clean.resolve()
     targets = [folder.resolve() for folder in (output, truth) if folder is not None]
     for target in targets:
-        if target == source or source in target.parents or target in source.parents:
+        if _overlap(target, source):
             raise OutputError(
                 f"{printable(target)} and the clean folder lie inside each other: choose another --output."
             )
-    if len(targets) == 2 and targets[0] == targets[1]:
-        raise OutputError("--output and --truth are one folder: choose two.")
+    if len(targets) == 2 and _overlap(*targets):
+        raise OutputError("--output and --truth are one folder, or lie inside each other: choose another --truth.")
     if (output / MANIFEST_NAME).exists() and not overwrite:
         raise OutputError(f"{printable(output)} holds a degraded set already: choose another --output, or --overwrite.")
+
+
+def _overlap(first: Path, second: Path) -> bool:
+    """Whether two resolved folders are one, or one lies inside the other."""
+    return first == second or first in second.parents or second in first.parents
 
 
 def _differences(earlier: SetManifest, made: list[MadeImage]) -> list[str]:

@@ -34,6 +34,9 @@ _NORM_FLOOR = 1e-10
 
 _CHANNELS: dict[Backbone, tuple[int, ...]] = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}
 
+LEAST_SIDE: Mapping[Backbone, int] = {"alex": 31, "vgg": 16}
+"""Side in pixels under which a pooling layer has nothing left to pool."""
+
 
 def _alexnet_slices() -> list[list[nn.Module]]:
     """Layers up to each tap, numbered through as in torchvision's `alexnet().features`."""
@@ -156,8 +159,11 @@ class LpipsMetric:
 
     def __init__(self, backbone: Backbone, network: MetricNetwork) -> None:
         self._column = f"lpips-{backbone}"
+        self._least_side = LEAST_SIDE[backbone]
         self._network = network
 
     def measure(self, batch: ImageBatch) -> dict[str, NDArray[np.float64]]:
-        """Measures a batch; see `Metric`."""
+        """Measures a batch; see `Metric`. Images smaller than the network takes are NaN."""
+        if min(batch.size) < self._least_side:
+            return {self._column: batch.unmeasured()}
         return {self._column: as_array(self._network.run(batch.truth_and_restored))}

@@ -78,7 +78,7 @@ def niqe(pixels: NDArray[np.uint8], model: PristineModel) -> float:
         model: The pristine images' model.
 
     Returns:
-        0 and up, lower is better; NaN for an image that holds fewer than two blocks.
+        0 and up, lower is better; NaN for an image that holds fewer than two blocks, or two that are not flat.
     """
     rows, columns = pixels.shape[0] // BLOCK, pixels.shape[1] // BLOCK
     if rows * columns < 2:
@@ -91,8 +91,12 @@ def niqe(pixels: NDArray[np.uint8], model: PristineModel) -> float:
         ],
         axis=1,
     )
+    is_complete = ~np.isnan(features).any(axis=1)
+    if is_complete.sum() < 2:
+        return float("nan")
+    # As in the published code, what a flat block does have counts in the mean.
     mean = np.nanmean(features, axis=0)
-    covariance = np.cov(features[~np.isnan(features).any(axis=1)], rowvar=False)
+    covariance = np.cov(features[is_complete], rowvar=False)
     difference = model.mean - mean
     # A pseudo-inverse, since few blocks give a singular covariance (equation 10).
     between = np.linalg.pinv((model.covariance + covariance) / 2)
@@ -130,7 +134,10 @@ def _features(blocks: Array) -> Array:
 
 
 def _asymmetric_gaussian(blocks: Array) -> tuple[Array, Array, Array]:
-    """Fits shape, left scale and right scale by moments (equations 5 to 8), each [B]; NaN for a one-sided block."""
+    """Fits shape, left scale and right scale by moments (equations 5 to 8), each [B].
+
+    A one-sided block, as a flat one is, has the first shape; the scale of the side that it lacks is NaN.
+    """
     flat = blocks.reshape(len(blocks), -1)
     squares = flat**2
     is_left, is_right = flat < 0, flat > 0
@@ -140,9 +147,10 @@ def _asymmetric_gaussian(blocks: Array) -> tuple[Array, Array, Array]:
         ratio = left / right
         moment = np.abs(flat).mean(1) ** 2 / squares.mean(1)
         moment = moment * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
-    shape = _SHAPES[_nearest(moment)]
+    # Where the moment is undefined, the published code's search for the nearest ratio ends at the first one.
+    shape = _SHAPES[np.where(np.isnan(moment), 0, _nearest(moment))]
     scale = np.exp((gammaln(1 / shape) - gammaln(3 / shape)) / 2)
-    return np.where(np.isnan(moment), np.nan, shape), left * scale, right * scale
+    return shape, left * scale, right * scale
 
 
 def _nearest(moment: Array) -> NDArray[np.intp]:

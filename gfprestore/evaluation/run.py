@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gfprestore import __version__
 from gfprestore.engine import resolve_device, use_full_fp32
 from gfprestore.errors import UsageError, printable
-from gfprestore.evaluation.columns import Column
+from gfprestore.evaluation.columns import UNMEASURED, Column
 from gfprestore.evaluation.fid import FeatureStatistics, FidMetric, load_statistics, require_enough, save_statistics
 from gfprestore.evaluation.images import FailedImage
 from gfprestore.evaluation.loading import MetricWeights, build_fid, build_metrics
@@ -24,6 +25,9 @@ from gfprestore.evaluation.scoring import Scores, score_batches
 
 FEW_IMAGES = 2048
 """Under this many images on either side, FID's covariance is singular and its bias large."""
+
+_NAMES_SHOWN = 5
+"""Images that a note names before it only counts them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +181,17 @@ def _notes(request: Request, scores: Scores, reference: FeatureStatistics | None
         yield note + (f"; fewer than {FEW_IMAGES} images bias it upwards." if few else ".")
     if "recogniser" in request.weights.facts:
         yield f"deg is measured with {request.weights.facts['recogniser']['file']}."
-    for name, values in scores.values.items():
-        for place, method in enumerate(scores.methods):
-            absent = int((values[:, place] != values[:, place]).sum())
-            if absent and name in {column.name for column in request.columns}:
-                yield f"{name} of {method} leaves out {absent} of {count}."
+    for column in request.columns:
+        for place, method in enumerate(scores.methods if column.name in scores.values else ()):
+            is_absent = np.isnan(scores.values[column.name][:, place])
+            absent = [name for name, is_out in zip(scores.names, is_absent, strict=True) if is_out]
+            if absent:
+                why = f" ({UNMEASURED[column.name]})" if column.name in UNMEASURED else ""
+                yield f"{column.name} of {method} leaves out {len(absent)} of {count}{why}: {_named(absent)}."
+
+
+def _named(names: Sequence[str]) -> str:
+    """Names a few images, and tells how many more there are."""
+    shown = ", ".join(printable(name) for name in names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -126,7 +126,7 @@ def summarise(scores: Scores, column: str, *, with_interval: bool) -> list[Figur
 
 
 def bootstrap_interval(values: Array, *, resamples: int = RESAMPLES, coverage: float = COVERAGE) -> tuple[Array, Array]:
-    """Draws images with replacement and returns the limits of the mean, each [M].
+    """Draws images with replacement and returns the limits of the mean, each [M]; NaN where there is no value.
 
     Args:
         values: [n, M]; NaN is left out of a draw's mean.
@@ -139,9 +139,11 @@ def bootstrap_interval(values: Array, *, resamples: int = RESAMPLES, coverage: f
         chosen = generator.integers(len(values), size=(min(_CHUNK, resamples - start), len(values)))
         means.extend(_means(values[indices]) for indices in chosen)
     tail = (1 - coverage) / 2
+    is_measured = ~np.isnan(values).all(axis=0)
+    limits = np.full((2, values.shape[1]), np.nan)
     with np.errstate(invalid="ignore"):  # infinite means, as of the PSNR of equal images
-        low, high = np.nanquantile(np.stack(means), [tail, 1 - tail], axis=0)
-    return low, high
+        limits[:, is_measured] = np.nanquantile(np.stack(means)[:, is_measured], [tail, 1 - tail], axis=0)
+    return limits[0], limits[1]
 
 
 def _means(values: Array) -> Array:

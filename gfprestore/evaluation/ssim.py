@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from gfprestore.errors import UsageError
 from gfprestore.evaluation.batch import ImageBatch, as_array
 
 Values = TypeVar("Values", Tensor, NDArray[np.float32])
@@ -39,13 +38,10 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
         truth: RGB [N, 3, H, W], the same.
 
     Returns:
-        float64 [N, M] on the processor, at most 1; higher is better.
-
-    Raises:
-        UsageError: The images are smaller than the window.
+        float64 [N, M] on the processor, at most 1, higher is better; NaN for images smaller than the window.
     """
     if min(truth.shape[-2:]) < WINDOW:
-        raise UsageError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels: leave it out of --metrics.")
+        return torch.full(restored.shape[:2], torch.nan, dtype=torch.float64)
     if restored.device.type == "cpu":
         return _on_processor(restored, truth)
     wanted = truth.float()[:, None].expand(restored.shape)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gfprestore.align import align_face, face_template, similarity_transform
-from gfprestore.errors import UsageError, WeightsError
+from gfprestore.errors import WeightsError
 from gfprestore.evaluation.batch import ImageBatch
 from gfprestore.evaluation.deg import (
     ARCFACE_TEMPLATE,
@@ -94,10 +94,14 @@ def test_scripted_recognisers_of_both_kinds(tmp_path, channels, is_gray, make_im
     assert embed(torch.from_numpy(images[0])[None]).shape == (1, 16)
 
 
-def test_whole_photos_are_refused(tmp_path):
-    embed = load_recogniser(save_recogniser(tmp_path / "net.pt", 3), "cpu")
-    with pytest.raises(UsageError, match="square"):
-        embed(torch.zeros(1, 3, 64, 80, dtype=torch.uint8))
+def test_images_that_are_no_crops_cannot_be_measured(tmp_path):
+    metric = DegMetric(load_recogniser(save_recogniser(tmp_path / "net.pt", 3), "cpu"))
+    batch = ImageBatch(("a", "b"), torch.zeros(2, 4, 3, 64, 80, dtype=torch.uint8), has_truth=True)
+    values = metric.measure(batch)
+    assert list(values) == ["deg", "deg-over-1"]
+    for angles in values.values():
+        assert angles.shape == (2, 3)
+        assert np.isnan(angles).all()
 
 
 def test_files_that_are_no_recogniser_are_refused(tmp_path):

@@ -110,6 +110,19 @@ def test_sizes_that_differ_are_left_out(folders, write_images):
     assert "44x40" in result.stderr
 
 
+def test_images_that_one_metric_cannot_measure_are_named_and_the_rest_measured(folders, write_images):
+    truth, good, _ = folders
+    small = {f"small{index}.png": np.full((10, 40, 3), index, np.uint8) for index in range(6)}
+    for folder in ("truth", "good"):
+        write_images(folder, small)
+    for command in (["score", good, "--truth", truth], ["compare", truth, f"good={good}"]):
+        result = run(*command, "--metrics", "psnr,ssim")
+        assert status(result) == ExitCode.OK
+        assert "- 9 images measured." in result.stdout
+        names = "small0, small1, small2, small3, small4 and 1 more"
+        assert f"- ssim of good leaves out 6 of 9 (under 11x11 pixels): {names}." in result.stdout.splitlines()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -241,9 +254,14 @@ def test_degraded_sets_never_overwrite_clean_images_or_another_set(folders, tmp_
         [truth / "sub", "-o", truth],
         [truth, "-o", tmp_path / "first"],
         [truth, "-o", tmp_path / "n", "--truth", tmp_path / "n"],
+        [truth, "-o", tmp_path / "n", "--truth", tmp_path / "n" / "truth"],
+        [truth, "-o", tmp_path / "n" / "degraded", "--truth", tmp_path / "n"],
     ):
         result = run("degrade", *arguments)
         assert isinstance(result.exception, OutputError), arguments
+    assert not (tmp_path / "n").exists()
+    beside = ["-o", tmp_path / "both" / "degraded", "--truth", tmp_path / "both" / "truth"]
+    assert status(run("degrade", truth, *beside)) == 0
     assert status(run("degrade", truth, "-o", tmp_path / "first", "--seed", 9, "--overwrite")) == 0
 
 

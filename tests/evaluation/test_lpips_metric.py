@@ -9,7 +9,7 @@ import torch
 
 from gfprestore.errors import WeightsError
 from gfprestore.evaluation.batch import ImageBatch
-from gfprestore.evaluation.lpips_metric import LpipsMetric, LpipsNetwork, load_lpips
+from gfprestore.evaluation.lpips_metric import LEAST_SIDE, LpipsMetric, LpipsNetwork, load_lpips
 from gfprestore.evaluation.network import MetricNetwork
 from gfprestore.weights import read_state_dict
 
@@ -72,6 +72,17 @@ def test_engine_gives_what_torch_gives_for_any_size(make_image):
         with torch.inference_mode():
             expected = network(images).double().numpy()
         np.testing.assert_allclose(metric.measure(batch)["lpips-alex"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", FILES)
+def test_images_smaller_than_the_network_takes_cannot_be_measured(backbone, make_image):
+    least = LEAST_SIDE[backbone]
+    metric = LpipsMetric(backbone, MetricNetwork(load_lpips(backbone, random_features(backbone)), "cpu"))
+    for height, width in ((least - 1, 64), (64, least - 1), (least, 64), (64, least), (least, least)):
+        batch = ImageBatch(("a",), stack(*(make_image(height, width, s) for s in range(3)))[None], has_truth=True)
+        values = metric.measure(batch)[f"lpips-{backbone}"]
+        assert values.shape == (1, 2)
+        assert np.isnan(values).all() == (min(height, width) < least)
 
 
 def test_gradients_flow_through_distances():

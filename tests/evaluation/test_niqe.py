@@ -17,11 +17,12 @@ RATIOS = gamma(2 / SHAPES) ** 2 / (gamma(1 / SHAPES) * gamma(3 / SHAPES))
 
 
 def slow_fit(values: np.ndarray) -> list[float]:
-    left, right = (math.sqrt(np.mean(side**2)) for side in (values[values < 0], values[values > 0]))
+    sides = values[values < 0], values[values > 0]
+    left, right = (math.sqrt(np.mean(side**2)) if side.size else math.nan for side in sides)
     ratio = left / right
-    moment = np.mean(np.abs(values)) ** 2 / np.mean(values**2)
+    moment = np.mean(np.abs(values)) ** 2 / np.mean(values**2) if values.any() else math.nan
     moment *= (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
-    shape = SHAPES[np.argmin((RATIOS - moment) ** 2)]
+    shape = SHAPES[np.argmin((RATIOS - moment) ** 2)]  # the first of all where the moment is NaN
     scale = math.sqrt(gamma(1 / shape) / gamma(3 / shape))
     return [shape, left * scale, right * scale]
 
@@ -77,8 +78,9 @@ def slow_niqe(pixels: np.ndarray, model: PristineModel) -> float:
         luma = np.array([slow_halve_line(line) for line in luma])
         luma = np.array([slow_halve_line(line) for line in luma.T]).T
     table = np.concatenate(features, axis=1)
-    difference = model.mean - table.mean(axis=0)
-    between = np.linalg.pinv((model.covariance + np.cov(table, rowvar=False)) / 2)
+    difference = model.mean - np.nanmean(table, axis=0)
+    covariance = np.cov(table[~np.isnan(table).any(axis=1)], rowvar=False)
+    between = np.linalg.pinv((model.covariance + covariance) / 2)
     return math.sqrt(difference @ between @ difference)
 
 
@@ -108,6 +110,21 @@ def test_agrees_with_pyiqa(real_weights, real_photos):
     for name, figure in (("old/a.png", 3.70859), ("old/b.png", 3.30746)):
         pixels = np.ascontiguousarray(cv2.imread(str(real_photos / name))[..., ::-1])
         assert niqe(pixels, model) == pytest.approx(figure, rel=1e-3)
+
+
+@pytest.mark.parametrize("level", [0, 133, 255])
+def test_flat_blocks_count_in_the_mean_with_the_first_shape(make_image, level):
+    pixels = make_image(288, 192, 3)
+    pixels[:120] = level  # a letterbox: two whole blocks
+    model = made_up_model()
+    assert niqe(pixels, model) == pytest.approx(slow_niqe(pixels, model), rel=1e-9)
+
+
+def test_an_image_without_two_blocks_that_are_not_flat_cannot_be_measured(make_image):
+    pixels = np.zeros((192, 192, 3), np.uint8)
+    assert math.isnan(niqe(pixels, made_up_model()))
+    pixels[:80, :80] = make_image(80, 80, 4)  # out of the filters' reach of other blocks
+    assert math.isnan(niqe(pixels, made_up_model()))
 
 
 def test_an_image_of_one_block_cannot_be_measured(make_image):

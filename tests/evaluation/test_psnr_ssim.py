@@ -5,7 +5,6 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from gfprestore.errors import UsageError
 from gfprestore.evaluation.batch import ImageBatch
 from gfprestore.evaluation.matching import match_channels
 from gfprestore.evaluation.psnr import PsnrMetric, psnr
@@ -140,9 +139,11 @@ def test_batches_give_what_single_images_give(make_image):
         torch.testing.assert_close(together, torch.cat(alone), rtol=1e-6, atol=1e-6)
 
 
-def test_ssim_refuses_images_under_its_window():
-    with pytest.raises(UsageError, match="11x11"):
-        ssim(torch.zeros(1, 1, 3, 10, 30), torch.zeros(1, 3, 10, 30))
+def test_images_under_the_window_of_ssim_cannot_be_measured():
+    for height, is_measured in ((11, True), (10, False)):
+        values = ssim(torch.zeros(2, 3, 3, height, 30), torch.zeros(2, 3, height, 30))
+        assert values.shape == (2, 3)
+        assert (torch.isnan(values) != is_measured).all()
 
 
 @pytest.mark.gpu

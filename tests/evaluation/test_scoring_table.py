@@ -60,6 +60,15 @@ def test_what_could_not_be_measured_is_left_out_and_counted():
     assert np.isnan(summarise(make_scores(), "niqe", with_interval=True)[0].mean)
 
 
+@pytest.mark.parametrize("is_empty", [(True, False), (True, True)])
+def test_a_column_without_values_has_no_interval_and_gives_no_warning(is_empty):
+    values = np.random.default_rng(2).normal(size=(20, 2))
+    expected = bootstrap_interval(values)
+    values[:, is_empty] = np.nan
+    for limits, wanted in zip(bootstrap_interval(values), expected, strict=True):
+        np.testing.assert_array_equal(limits, np.where(is_empty, np.nan, wanted))
+
+
 def test_best_and_second_best_are_marked_and_the_input_is_not_ranked():
     rows = make_rows(make_scores(), COLUMNS, with_interval=False, has_input=True)
     assert [row.kind for row in rows] == ["input", "measured", "measured"]
