@@ -5,7 +5,9 @@ The authors publish no digests. Those here agree between several independent cop
 
 from __future__ import annotations
 
-from gfprestore.errors import WeightsError
+from pathlib import Path
+
+from gfprestore.errors import WeightsError, printable
 from gfprestore.manifest_metrics import METRIC_FILES
 from gfprestore.weightsfile import Kind as Kind
 from gfprestore.weightsfile import WeightsFile as WeightsFile
@@ -18,6 +20,9 @@ _DDCOLOR = "https://huggingface.co/piddnad/DDColor-models/resolve/e9e7b527709c8a
 
 _GFPGAN_LICENCE = "Apache-2.0 with NVIDIA StyleGAN2 (non-commercial) and CC BY-NC-SA parts; trained on FFHQ"
 _SHIPPED_LICENCE = "non-commercial: trained on faces from a generator trained on FFHQ"
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+"""Of files that may hold weights."""
 
 MANIFEST = (
     WeightsFile(
@@ -241,15 +246,53 @@ MANIFEST = (
 )
 
 
+def find_entry(name: str) -> WeightsFile | None:
+    """The entry called so, else the one whose file is, with or without its suffix; None where there is none.
+
+    Case does not matter.
+    """
+    wanted = name.lower()
+    for entry in MANIFEST:
+        if wanted == entry.name:
+            return entry
+    for entry in MANIFEST:
+        if wanted in (entry.file.lower(), entry.file.lower().rpartition(".")[0]):
+            return entry
+    return None
+
+
 def known_weights(name: str) -> WeightsFile:
-    """Finds an entry by what a user types: its name, its file name with or without suffix; case does not matter.
+    """Finds an entry by what a user types, as `find_entry` does.
 
     Raises:
         WeightsError: No entry is called that.
     """
-    wanted = name.lower()
-    for entry in MANIFEST:
-        if wanted in (entry.name, entry.file.lower(), entry.file.lower().rpartition(".")[0]):
-            return entry
-    names = ", ".join(entry.name for entry in MANIFEST)
-    raise WeightsError(f"No weights are called {name!r}; known are {names}.")
+    entry = find_entry(name)
+    if entry is None:
+        names = ", ".join(entry.name for entry in MANIFEST)
+        raise WeightsError(f"No weights are called {name!r}; known are {names}.")
+    return entry
+
+
+def check_choice(name: str, kind: Kind) -> None:
+    """Refuses what is no choice of weights, before anything is fetched for other choices.
+
+    Args:
+        name: What the user named: `auto`, a name of the manifest, or the path of a file.
+        kind: What they are for.
+
+    Raises:
+        WeightsError: It is none of these.
+    """
+    path = Path(name)
+    if name == "auto" or (path.suffix in SUFFIXES and path.is_file()):
+        return
+    entry = find_entry(name)
+    if entry is not None and entry.kind == kind:
+        return
+    option = {"face": "--model", "detector": "--detector"}[kind]
+    if entry is None and (path.suffix in SUFFIXES or path.name != name):
+        raise WeightsError(f"There is no weights file {printable(name)}; check {option}.")
+    fitting = ", ".join(entry.name for entry in MANIFEST if entry.kind == kind)
+    shown = printable(name) if entry is None else entry.name
+    raise WeightsError(f"{shown} is no {kind} model; {option} takes auto, {fitting}, or the path of a weights file.")

@@ -12,8 +12,9 @@ from gfprestore.colorize import COLOUR_CAUTION, ChromaSource, OwnChroma, build_c
 from gfprestore.detect import FaceDetector, build_detector
 from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.engine import fit_threads, resolve_device, resolve_precision
-from gfprestore.errors import WeightsError
+from gfprestore.errors import WeightsError, printable
 from gfprestore.identity import FaceRecogniser
+from gfprestore.manifest import check_choice
 from gfprestore.options import RestoreOptions
 from gfprestore.restorer import FaceRestorer, build_restorer
 from gfprestore.weights import (
@@ -88,18 +89,22 @@ def load_models(options: RestoreOptions, say: Say, progress: Progress | None = N
         WeightsError: Weights that were asked for are missing, damaged or of another kind.
         DeviceError: The device is missing.
     """
+    # All choices are looked at before anything large is fetched for one of them.
+    check_choice(options.model, "face")
+    check_choice(options.detector, "detector")
     fit_threads()
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
     place = _Place(device, precision, user_cache_folder() / "compiled", options, progress)
+    facts: dict[str, object] = {"device": device, "precision": precision}
+    recogniser = place.load_recogniser(facts, say)
+    upscaler = place.load_upscaler(say)
+    facts["background"] = upscaler.description
     name, path = choose_face_model(
         options.model, folder=options.weights, offline=options.offline, progress=progress, notify=say
     )
     restorer = build_restorer(read_state_dict(path), device=device, precision=precision, cache_folder=place.cache)
-    facts: dict[str, object] = {"device": device, "precision": precision, "face": _facts(name, path)}
-    upscaler = place.load_upscaler(say)
-    facts["background"] = upscaler.description
-    recogniser = place.load_recogniser(facts, say)
+    facts["face"] = _facts(name, path)
     chroma = place.load_chroma(say)
     colourist = place.load_colourist(name) if chroma is not None else None
     if chroma is not None:
@@ -164,7 +169,9 @@ class _Place:
                 say("--recogniser does nothing without --identity-limit, such as --identity-limit 40.")
             return None
         path = options.recogniser or find_weights("w600k-mbf", folder=options.weights)
-        if path is None or not path.is_file():
+        if path is not None and not path.is_file():
+            raise WeightsError(f"There is no file {printable(str(path))}; check --recogniser.")
+        if path is None:
             raise WeightsError(
                 "--identity-limit needs a face recogniser as an ONNX file; name one with --recogniser, "
                 "or leave --identity-limit out."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.download import download
 from gfprestore.errors import WeightsError, printable
-from gfprestore.manifest import MANIFEST, Kind, WeightsFile, known_weights
+from gfprestore.manifest import SUFFIXES, Kind, WeightsFile, check_choice, find_entry, known_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,6 @@ Notify = Callable[[str], None]
 _NAMED_PATIENCE_SECONDS = 20.0
 _AUTO_PATIENCE_SECONDS = 4.0
 """Waiting for a host that nobody asked for by name: short, for the shipped weights do the job meanwhile."""
-
-_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def search_folders(folder: Path | None = None) -> list[Path]:
@@ -280,11 +278,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _by_name(
     name: str, kind: Kind, *, folder: Path | None, offline: bool, progress: Progress | None
 ) -> tuple[str, Path]:
-    path = Path(name)
-    if path.suffix in _SUFFIXES and path.is_file():
+    check_choice(name, kind)
+    path, entry = Path(name), find_entry(name)
+    if entry is None or (path.suffix in SUFFIXES and path.is_file()):
         return path.stem, path
-    entry = next((entry for entry in MANIFEST if entry.name == name.lower()), None) or known_weights(name)
-    if entry.kind != kind:
-        fitting = ", ".join(entry.name for entry in MANIFEST if entry.kind == kind)
-        raise WeightsError(f"{entry.name} is no {kind} model; these are: auto, {fitting}, or the path of a file.")
     return entry.name, ensure_weights(entry.name, folder=folder, offline=offline, progress=progress)

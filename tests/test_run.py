@@ -19,7 +19,7 @@ from PIL import Image
 from gfprestore import models, run
 from gfprestore.atomic import _host
 from gfprestore.digest import weights_digest
-from gfprestore.errors import ExitCode
+from gfprestore.errors import ExitCode, GfprestoreError
 from gfprestore.folders import plan_jobs
 from gfprestore.manifest import MANIFEST
 from gfprestore.options import RestoreOptions
@@ -89,6 +89,27 @@ def test_a_recogniser_that_is_not_asked_is_told(tmp_path: Path) -> None:
     assert len(said) == 1
     assert "--identity-limit" in said[0]
     models._Place("cpu", "fp32", tmp_path, RestoreOptions(), None).load_recogniser({}, pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (RestoreOptions(detector="foo"), "--detector takes"),
+        (RestoreOptions(background="foo"), "--background"),
+        (RestoreOptions(recogniser=Path("nowhere.onnx"), identity_limit=40.0), "nowhere.onnx; check --recogniser"),
+        (RestoreOptions(identity_limit=40.0), "name one with --recogniser"),
+    ],
+)
+def test_every_choice_is_looked_at_before_face_weights_are_fetched(
+    options: RestoreOptions, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: object, **__: object) -> object:
+        raise AssertionError("face weights were asked for first")
+
+    monkeypatch.setattr(models, "choose_face_model", fetch)
+    monkeypatch.setattr(models, "find_weights", lambda *_, **__: None)
+    with pytest.raises(GfprestoreError, match=said):
+        models.load_models(options, print)
 
 
 def test_a_fault_of_gfprestore_itself_is_told_before_its_traceback(

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from gfprestore import digest, download, manifest, weights
 from gfprestore.digest import weights_digest
 from gfprestore.errors import ExitCode, WeightsError
-from gfprestore.manifest import MANIFEST, WeightsFile, known_weights
+from gfprestore.manifest import MANIFEST, WeightsFile, check_choice, known_weights
 from gfprestore.weights import (
     choose_detector,
     choose_face_model,
@@ -58,7 +59,6 @@ def small_official_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer
         }
         entries = tuple(replace(entry, **small.get(entry.name, {})) for entry in MANIFEST)  # type: ignore[arg-type]
         monkeypatch.setattr(manifest, "MANIFEST", entries)
-        monkeypatch.setattr(weights, "MANIFEST", entries)
         monkeypatch.setattr(download, "ALLOWED_SCHEMES", frozenset({"http"}))
         yield server
 
@@ -313,8 +313,19 @@ def test_model_asked_for_by_name_is_never_replaced(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["resnet50", "codeformer", "realesrgan-x2plus"])
 def test_model_for_something_else_is_refused(model: str) -> None:
-    with pytest.raises(WeightsError, match=r"no face model; these are: auto, 1\.4, 1\.3, 1\.2, 1, compact"):
+    with pytest.raises(WeightsError, match=r"no face model; --model takes auto, 1\.4, 1\.3, 1\.2, 1, compact"):
         choose_face_model(model, offline=True, notify=pytest.fail)
+
+
+@pytest.mark.parametrize("kind", ["face", "detector"])
+def test_an_unknown_name_is_told_the_names_of_its_own_option(kind: Literal["face", "detector"]) -> None:
+    option = {"face": "--model", "detector": "--detector"}[kind]
+    with pytest.raises(WeightsError, match=rf"^foo is no {kind} model; {option} takes auto, ") as caught:
+        check_choice("foo", kind)
+    assert "niqe" not in str(caught.value)
+    for path in ("foo.pth", "folder/foo"):
+        with pytest.raises(WeightsError, match=f"no weights file {path}; check {option}"):
+            check_choice(path, kind)
 
 
 def test_file_of_ones_own_is_taken_as_it_is(alone: Path) -> None:

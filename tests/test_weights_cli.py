@@ -14,7 +14,7 @@ import click
 import pytest
 from file_server import FileServer, serve
 
-from gfprestore import download, manifest, weights, weights_cli
+from gfprestore import download, manifest, weights_cli
 from gfprestore.manifest import MANIFEST
 from gfprestore.weights import shipped_folder
 
@@ -59,7 +59,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
         small = {"bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest(), "url": state.url}
         entries = tuple(replace(entry, **small) if entry.name == "1.4" else entry for entry in MANIFEST)  # type: ignore[arg-type]
         monkeypatch.setattr(manifest, "MANIFEST", entries)
-        monkeypatch.setattr(weights, "MANIFEST", entries)
         monkeypatch.setattr(download, "ALLOWED_SCHEMES", frozenset({"http"}))
         monkeypatch.setattr(download, "_silent_hosts", {})
         yield state
