@@ -14,6 +14,7 @@ _PATH = click.Path(path_type=Path)
 
 EPILOG = """\b
 Examples:
+  gfprestore-weights fetch alexnet w600k-mbf
   gfprestore-train run compact -o runs/compact --set 'data.sources=["faces"]'
   torchrun --nproc-per-node 4 -m gfprestore.training.cli run my.toml -o runs/mine
   gfprestore-train export runs/compact/best.pt -o weights/mine.safetensors

@@ -29,6 +29,7 @@ from gfprestore.training.checkpoints import (
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, UnreadableFace, open_batches
 from gfprestore.training.face_components import find_components, tell_missing
+from gfprestore.training.files import named_file
 from gfprestore.training.monitor import GRID_FACES, Monitor, prepare_folder
 from gfprestore.training.objective import needs_components
 from gfprestore.training.processes import (
@@ -162,7 +163,7 @@ class TrainingRun:
     ) -> AbstractContextManager[Iterator[Batch | UnreadableFace]]:
         config, process = self._config, self._process
         given = config.data.components
-        components = find_components(faces, None if given is None else Path(given))
+        components = find_components(faces, None if given is None else named_file(given, "data.components"))
         if process.leads and config.recipe == "restoration" and needs_components(config.losses):
             tell_missing(components)
         dataset = DegradedFaces(

@@ -222,8 +222,13 @@ def open_faces(sources: Sequence[str], held_out: int = 0) -> tuple[FaceSet, Face
     for name in sources:
         source = _open_source(Path(name))
         count = len(source.names)
+        if not count:
+            raise UsageError(f"{printable(name)} has no faces: see data.sources.")
         if count <= held_out:
-            raise UsageError(f"{printable(name)} has {count} faces, {held_out} of them held out: see data.sources.")
+            raise UsageError(
+                f"{printable(name)} has {count} faces and data.held_out keeps {held_out} of each source apart for"
+                f" validation: name more faces, or --set data.held_out={count // 5}."
+            )
         kept += [(source, position) for position in range(count - held_out)]
         apart += [(source, position) for position in range(count - held_out, count)]
     return FaceSet(tuple(kept)), FaceSet(tuple(apart))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from gfprestore.training.config import TrainingConfig, ValidationConfig
 from gfprestore.training.dataset import HALF_RANGE, Batch, image_tensor
 from gfprestore.training.degradation import degrade_photo, degrade_truth
 from gfprestore.training.degradation_presets import PRESETS, draw_degradation
+from gfprestore.training.files import wanted_file
 from gfprestore.training.recipe import Recipe
 from gfprestore.training.sources import FaceSet, open_faces
 
@@ -168,9 +168,8 @@ def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Meas
         if is_alex
         else ("validation.lpips_vgg", config.validation.lpips_vgg)
     )
-    if file is None:
-        raise UsageError(f"validation.metrics has {name} but {key} names no file: --set {key}=FILE.")
-    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(Path(file))).to(device)
+    path = wanted_file(file, key, f"validation.metrics has {name}")
+    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(path)).to(device)
 
     @torch.inference_mode()
     def distance(restored: Tensor, truth: Tensor) -> Tensor:
@@ -182,11 +181,9 @@ def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Meas
 
 def _load_identity(config: TrainingConfig, device: torch.device) -> Measure:
     from gfprestore.evaluation.deg import angle_degrees
-    from gfprestore.training.networks import load_identity
+    from gfprestore.training.networks import identity_file, load_identity
 
-    if config.losses.identity_weights is None:
-        raise UsageError("validation.metrics has identity but losses.identity_weights names no file.")
-    network = load_identity(Path(config.losses.identity_weights)).to(device)
+    network = load_identity(identity_file(config.losses, "validation.metrics has identity")).to(device)
 
     @torch.inference_mode()
     def angle(restored: Tensor, truth: Tensor) -> Tensor:
