@@ -307,6 +307,18 @@ def test_what_the_prior_recipe_cannot_do_is_refused(faces, tmp_path, change, key
         train(config_of(faces, "run.steps=1", change, preset="prior"), tmp_path, ALONE)
 
 
+def test_a_prior_is_not_measured_against_faces_that_it_never_saw(faces, tmp_path, caplog):
+    caplog.set_level("INFO")
+    config = config_of(faces, "run.steps=1", "data.held_out=2", "validation.every=1", preset="prior")
+    assert not train(config, tmp_path, ALONE).history
+    assert "validation.every is passed over" in caplog.text
+    content = state_of(tmp_path)
+    content["progress"]["history"] = [{"step": 1, "psnr": 9.0}]
+    torch.save(content, tmp_path / "old.pt")
+    card = export_checkpoint(tmp_path / "old.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=False)
+    assert "psnr |" not in card.read_text()
+
+
 @pytest.mark.parametrize("preset", ["compact", "prior"])
 def test_gradients_are_clipped(faces, tmp_path, preset):
     changes = ["run.steps=1", "run.batch=2", "optimiser.clip_norm=1e-4", "prior.path_length=0"]
@@ -500,6 +512,7 @@ def test_metrics_run_where_the_networks_do(monkeypatch):
     monkeypatch.setattr("gfprestore.evaluation.lpips_metric.load_lpips", lambda *_: Network())
     monkeypatch.setattr("gfprestore.weights.read_state_dict", lambda _: {})
     changes = ['validation.metrics=["lpips-alex","identity"]', "losses.lpips_alexnet=a", "losses.identity_weights=b"]
+    changes.append("validation.best=identity")
     _load_metrics(load_config("release", changes), torch.device("meta"))
     assert places == [torch.device("meta")] * 2
 

@@ -122,7 +122,8 @@ _LIMITS = (
 
 def _validation(content: Mapping[str, Any], config: TrainingConfig) -> list[str]:
     history = content["progress"]["history"]
-    if not history:
+    # Older checkpoints of a prior hold comparisons of random faces with truths that they do not have.
+    if not history or config.recipe == "prior":
         return ["Nothing was measured while these weights were trained; `gfprestore-eval` measures them."]
     # A run that went on with other metrics has rows that lack some.
     names = list(dict.fromkeys(name for entry in history for name in entry if name not in _NO_METRICS))
