@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Sequence
@@ -172,6 +173,11 @@ class FaceSet:
         """Where a face lies, from the root, and its whole name; one face has one such name, however it is reached."""
         source, position = self.places[index]
         return os.path.abspath(source.whole_name(position))  # noqa: PTH100
+
+    def digest(self) -> str:
+        """Digest of which faces these are, by their whole names."""
+        names = "\n".join(self.whole_name(index) for index in range(len(self)))
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def read(self, index: int, size: int) -> NDArray[np.uint8]:
         """Reads a face: RGB uint8 (size, size, 3); one of another size is resized.
