@@ -233,7 +233,7 @@ def open_faces(sources: Sequence[str], held_out: int = 0) -> tuple[FaceSet, Face
         if count <= held_out:
             raise UsageError(
                 f"{printable(name)} has {count} faces and data.held_out keeps {held_out} of each source apart for"
-                f" validation: name more faces, or --set data.held_out={count // 5}."
+                f" validation: name more faces, or --set data.held_out={min(count - 1, max(1, count // 5))}."
             )
         kept += [(source, position) for position in range(count - held_out)]
         apart += [(source, position) for position in range(count - held_out, count)]
