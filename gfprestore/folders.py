@@ -71,6 +71,7 @@ def plan_jobs(
     format: str = "auto",
     suffixes: frozenset[str] = frozenset(PHOTO_SUFFIXES),
     follows_links: bool = False,
+    reads_only: bool = False,
 ) -> list[Job]:
     """Lists the photos of the inputs in order, each with its target below the output folder. Writes nothing.
 
@@ -90,6 +91,7 @@ def plan_jobs(
         format: `auto` or a key of `FORMAT_SUFFIXES`.
         suffixes: Lower-case suffixes of the files taken from folders and patterns.
         follows_links: Enter linked folders and take linked files, wherever they lead.
+        reads_only: Targets are only names, nothing is written there: the output may lie among the inputs.
 
     Raises:
         UsageError: An input is missing or unreadable, or two sources would share one target.
@@ -101,14 +103,15 @@ def plan_jobs(
     _check_output(output)
     jobs: dict[tuple[Path, Path], Job] = {}
     for given in inputs:
-        for found in _find(given, output, suffixes, follows_links):
+        for found in _find(given, None if reads_only else output, suffixes, follows_links):
             relative = found.below.with_name(target_name(found.below.name, format))
             jobs.setdefault((found.source, relative), Job(found.source, output / relative, relative))
     planned = _keep_suffixes(list(jobs.values()), output, format)
     if not planned:
         names = _listed([printable(given) for given in inputs])
         raise NoPhotosError(f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}.")
-    _check_sources_kept(planned)
+    if not reads_only:
+        _check_sources_kept(planned)
     _check_targets_inside(planned, output)
     _check_targets_differ(planned, output)
     return planned
@@ -193,13 +196,14 @@ def _listed_suffixes() -> str:
     return ", ".join(sorted(PHOTO_SUFFIXES))
 
 
-def _find(given: Path, output: Path, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
+def _find(given: Path, output: Path | None, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
     if _is_pattern(given):
         yield from _find_pattern(given, output, suffixes, follows_links)
     elif given.is_dir():
-        _check_output_outside(given, output)
+        if output is not None:
+            _check_output_outside(given, output)
         # A link may lead to the results of an earlier run.
-        skipped = output.resolve() if follows_links else None
+        skipped = output.resolve() if follows_links and output is not None else None
         yield from walk_photos(given, suffixes, pattern=(), skipped=skipped, follows_links=follows_links)
     elif given.is_file():
         yield FoundPhoto(given, Path(given.name))
@@ -207,14 +211,17 @@ def _find(given: Path, output: Path, suffixes: frozenset[str], follows_links: bo
         raise UsageError(f"{printable(given)} is neither a file nor a folder; name photo files or folders.")
 
 
-def _find_pattern(given: Path, output: Path, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
+def _find_pattern(
+    given: Path, output: Path | None, suffixes: frozenset[str], follows_links: bool
+) -> Iterator[FoundPhoto]:
     parts = given.parts
     fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
     # A folder may be called `Album [1962]`: as with files, a name that exists is no pattern.
     while fixed + 1 < len(parts) and Path(*parts[: fixed + 1]).is_dir():
         fixed += 1
     root = Path(*parts[:fixed])
-    walk = walk_photos(root, suffixes, parts[fixed:], skipped=output.resolve(), follows_links=follows_links)
+    skipped = None if output is None else output.resolve()
+    walk = walk_photos(root, suffixes, parts[fixed:], skipped=skipped, follows_links=follows_links)
     found = list(walk) if root.is_dir() else []
     if not found:
         log.warning("%s matches no photo.", printable(given))

@@ -99,3 +99,14 @@ def test_the_model_cards_configurations_are_read(tmp_path: Path) -> None:
     for block in blocks:
         (tmp_path / "card.toml").write_text(block, encoding="utf-8")
         assert load_config(str(tmp_path / "card.toml")).generator.weights is not None
+
+
+def test_what_the_first_training_looks_through_is_fetched_before() -> None:
+    from gfprestore.training.configfile import load_config
+    from gfprestore.training.files import ARCFACES, STANDARD
+
+    losses = load_config("compact").losses
+    assert losses.lpips and losses.identity_cosine and not (losses.identity or losses.perceptual or losses.lpips_vgg)
+    wanted = {STANDARD["losses.lpips_alexnet"], ARCFACES["losses.identity_cosine"]}
+    fetched = README.split("## Training")[1].split("gfprestore-weights fetch ")[1].splitlines()[0]
+    assert set(fetched.split()) == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,10 +10,11 @@ import tomllib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny_training import write_faces
 
 from gfprestore.training.cli import main
 from gfprestore.training.configfile import load_config, parse_config
-from gfprestore.training.regions import read_components, template_components
+from gfprestore.training.regions import read_components, template_components, write_components
 from gfprestore.training.sources import open_faces
 
 
@@ -41,6 +43,36 @@ def test_print_config_tells_the_effective_configuration(tmp_path):
     assert result.exit_code == 0
     assert parse_config(tomllib.loads(result.stdout)) == load_config("compact", ["run.steps=9"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_configuration_is_printed_without_a_folder_and_no_run_starts_without(tmp_path):
+    assert tomllib.loads(invoke("run", "compact", "--print-config").stdout)["recipe"] == "restoration"
+    result = invoke("run", "compact")
+    assert result.exit_code == 2 and "--output" in result.output
+
+
+class _Finder:
+    """Finds nothing: what is tested comes before and after."""
+
+    def detect(self, photos):
+        return [[] for _ in photos]
+
+
+def test_landmarks_go_beside_the_faces_and_known_names_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("gfprestore.detect.build_detector", lambda *_, **__: _Finder())
+    write_faces(tmp_path, 3)
+    write_components(tmp_path / "components.json", {"0": template_components(), "2_0": template_components()})
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.png")}
+    result = invoke("align", str(tmp_path), "-o", str(tmp_path), "--landmarks-only")
+    assert result.exit_code == 0, result.output
+    assert "1 already there" in result.output and "2 photos without a face" in result.output
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.png")} == before
+    refused = invoke("align", str(tmp_path), "-o", str(tmp_path))
+    assert refused.exit_code and "lies in the input folder" in str(refused.exception)
+    (tmp_path / "out").mkdir()
+    shutil.copy(tmp_path / "components.json", tmp_path / "out")
+    result = invoke("align", str(tmp_path / "2.png"), "-o", str(tmp_path / "out"))
+    assert "1 already there" in result.output and "an --output of their own" in result.output
 
 
 def test_a_wrong_configuration_is_told_in_one_line(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfprestore.errors import UsageError
+from gfprestore.nn.gfpgan import released_widths
 from gfprestore.training.config import RunConfig, TrainingConfig
 from gfprestore.training.configfile import config_table, config_toml, load_config, parse_config, preset_names
 from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT, PRESETS, RELEASE, draw_degradation
@@ -109,6 +110,11 @@ RESTORATION_LOSSES = (
         "generator.size=48",
         "generator.size=0",
         "generator.narrow=0",
+        "generator.narrow=0.003",
+        "discriminator.narrow=0.001",
+        "validation.degradation=none",
+        "validation.best=ssimm",
+        'validation.metrics=["psnr","fid"]',
         "data.workers=-1",
         "data.held_out=-1",
         "validation.count=0",
@@ -123,6 +129,31 @@ def test_values_out_of_range_are_refused_by_name(change):
     with pytest.raises(UsageError, match=change.partition("=")[0].replace(".", r"\.")) as refused:
         load_config("release", [change])
     assert str(refused.value).count("\n") == 0
+
+
+def test_the_narrowest_networks_have_a_channel_everywhere():
+    shape = load_config("release", ["generator.narrow=0.03125", "discriminator.narrow=0.03125"])
+    widths = released_widths(shape.generator.size, shape.generator.channel_multiplier, shape.generator.narrow / 2)
+    assert min(widths) == 1
+    with pytest.raises(UsageError, match=r"generator\.narrow is 0\.03125 or more with faces of 512 pixels"):
+        load_config("release", ["generator.narrow=0.0312"])
+
+
+def test_a_prior_alone_is_a_configuration(tmp_path):
+    (tmp_path / "prior.toml").write_text('recipe = "prior"\n')
+    config = load_config(str(tmp_path / "prior.toml"))
+    assert config.recipe == "prior" and config.validation.every
+
+
+def test_another_preset_of_degradations_drops_what_changed_the_first(tmp_path):
+    assert load_config("article", ["degradation.preset=oldprint"]).degradation == OLDPRINT
+    changes = ["degradation.noise=[1.0, 2.0]", "degradation.preset=oldprint"]
+    for ordered in (changes, changes[::-1]):
+        assert load_config("article", ordered).degradation == replace(OLDPRINT, noise=(1.0, 2.0))
+    (tmp_path / "a.toml").write_text('base = "article"\n[degradation]\npreset = "release"\n')
+    assert load_config(str(tmp_path / "a.toml")).degradation == RELEASE
+    same = load_config("article", ["degradation.preset=article"])
+    assert same.degradation == load_config("article").degradation
 
 
 def test_what_may_be_none_at_all_is_kept():

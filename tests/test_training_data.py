@@ -141,8 +141,11 @@ def test_held_out_faces_are_the_last_of_each_source(folder):
 def test_sources_that_cannot_serve_are_refused(folder, tmp_path):
     with pytest.raises(UsageError, match=r"data\.sources"):
         open_faces([])
-    with pytest.raises(UsageError, match="4 of them held out"):
+    with pytest.raises(UsageError, match=r"4 faces and data\.held_out keeps 4 .*data\.held_out=1\."):
         open_faces([str(folder)], held_out=4)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no faces: see data\.sources"):
+        open_faces([str(tmp_path / "empty")])
     with pytest.raises(UsageError, match="no folder"):
         open_faces([str(tmp_path / "none")])
     (folder / "a.png").write_bytes(b"no image")

@@ -307,6 +307,18 @@ def test_what_the_prior_recipe_cannot_do_is_refused(faces, tmp_path, change, key
         train(config_of(faces, "run.steps=1", change, preset="prior"), tmp_path, ALONE)
 
 
+def test_a_prior_is_not_measured_against_faces_that_it_never_saw(faces, tmp_path, caplog):
+    caplog.set_level("INFO")
+    config = config_of(faces, "run.steps=1", "data.held_out=2", "validation.every=1", preset="prior")
+    assert not train(config, tmp_path, ALONE).history
+    assert "validation.every is passed over" in caplog.text
+    content = state_of(tmp_path)
+    content["progress"]["history"] = [{"step": 1, "psnr": 9.0}]
+    torch.save(content, tmp_path / "old.pt")
+    card = export_checkpoint(tmp_path / "old.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=False)
+    assert "psnr |" not in card.read_text()
+
+
 @pytest.mark.parametrize("preset", ["compact", "prior"])
 def test_gradients_are_clipped(faces, tmp_path, preset):
     changes = ["run.steps=1", "run.batch=2", "optimiser.clip_norm=1e-4", "prior.path_length=0"]
@@ -409,7 +421,8 @@ def test_a_checkpoint_comes_before_its_validation(faces, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
         patch.setattr(Validator, "measure", fail)
         train(config_of(faces, *changes), tmp_path / "failed", ALONE)
-    assert state_of(tmp_path / "failed")["progress"] == {"step": 2, "best": None, "history": []}
+    failed = state_of(tmp_path / "failed")["progress"]
+    assert (failed["step"], failed["best"], failed["history"]) == (2, None, [])
     progress = train(config_of(faces, *changes), tmp_path / "measured", ALONE)
     kept = state_of(tmp_path / "measured")["progress"]
     assert kept["best"] == progress.best is not None and len(kept["history"]) == 1
@@ -458,8 +471,8 @@ def test_another_metric_starts_with_another_best(faces, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        (["data.held_out=2"], "2 faces never trained on, degraded"),
-        (["validation.sources={sources}", "validation.count=3"], "3 faces, 3 of them trained on as well, degraded"),
+        (["data.held_out=2"], "2 faces never trained on; degraded"),
+        (["validation.sources={sources}", "validation.count=3"], "3 faces, 3 of them trained on as well; degraded"),
     ],
 )
 def test_the_card_tells_which_faces_were_measured(faces, tmp_path, changes, told):
@@ -470,10 +483,60 @@ def test_the_card_tells_which_faces_were_measured(faces, tmp_path, changes, told
     assert told in card.read_text()
     content = read_checkpoint(checkpoint)
     for row in content["progress"]["history"]:
-        del row["faces"], row["seen"]
+        del row["faces"], row["seen"], row["measured"]
     torch.save(content, tmp_path / "old.pt")
     card = export_checkpoint(tmp_path / "old.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=True)
     assert "At most" in card.read_text() and "never trained on" not in card.read_text()
+
+
+def test_other_faces_are_measured_against_a_best_of_their_own(faces, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for index in range(2):
+        # Flat faces, which are restored better than any of the others.
+        cv2.imwrite(str(other / f"{index}.png"), np.full((32, 32, 3), 128, np.uint8))
+    changes = [*LIGHT, "validation.every=1", "run.checkpoint_every=1"]
+    elsewhere = f"validation.sources={json.dumps([str(other)])}"
+    first = train(config_of(faces, *changes, "run.steps=1", elsewhere), tmp_path / "run", ALONE)
+    then = train(config_of(faces, *changes, "run.steps=2", "data.held_out=2"), tmp_path / "run", ALONE)
+    assert then.best == then.history[-1]["psnr"] < first.best
+    assert read_checkpoint(tmp_path / "run" / BEST)["progress"]["step"] == 2
+    moved = shutil.copytree(other, tmp_path / "moved")
+    elsewhere = f"validation.sources={json.dumps([str(moved)])}"
+    third = train(config_of(faces, *changes, "run.steps=3", elsewhere), tmp_path / "run", ALONE)
+    assert third.history[-1]["measured"] == first.history[0]["measured"] != third.history[1]["measured"]
+
+
+def test_faces_of_a_run_that_trained_on_others_are_not_called_unseen(faces, tmp_path):
+    changes = [*LIGHT, "run.checkpoint_every=1"]
+    train(config_of(faces, *changes, "run.steps=1"), tmp_path, ALONE)
+    changes += ["data.held_out=2", "validation.every=1"]
+    for steps in (2, 3):
+        # What an earlier part of the run saw stays unknown in all later ones.
+        progress = train(config_of(faces, *changes, f"run.steps={steps}"), tmp_path, ALONE)
+        assert progress.is_mixed and progress.history[-1]["seen"] is None
+    checkpoint, file = find_checkpoints(tmp_path)[-1], tmp_path / "w.safetensors"
+    text = export_checkpoint(checkpoint, file, precision="fp16", overwrite=False).read_text()
+    assert "is not known" in text and "never trained on" not in text
+
+
+def test_a_damaged_checkpoint_says_what_its_deletion_leads_to(faces, tmp_path):
+    changes = [*LIGHT, "run.checkpoint_every=1"]
+    train(config_of(faces, *changes, "run.steps=2"), tmp_path, ALONE)
+    for advice in ("delete it to go on from step 1", "delete it to start anew"):
+        last = find_checkpoints(tmp_path)[-1]
+        last.write_bytes(last.read_bytes()[:2000])
+        with pytest.raises(UsageError, match=f"{last.name} is no readable checkpoint: {advice}"):
+            train(config_of(faces, *changes, "run.steps=3"), tmp_path, ALONE)
+        last.unlink()
+    with pytest.raises(UsageError, match=r"There is no checkpoint .*none\.pt"):
+        export_checkpoint(tmp_path / "none.pt", tmp_path / "w.safetensors", precision="fp16", overwrite=False)
+
+
+def test_other_groups_of_the_optimiser_are_told_by_the_keys_that_make_them(faces, tmp_path):
+    train(config_of(faces, *LIGHT, "run.steps=1"), tmp_path, ALONE)
+    with pytest.raises(UsageError, match=r"optimiser\.equalised"):
+        train(config_of(faces, *LIGHT, "run.steps=2", "optimiser.equalised=false"), tmp_path, ALONE)
 
 
 @pytest.mark.parametrize("there", ["w.md", "w.safetensors"])
@@ -500,6 +563,7 @@ def test_metrics_run_where_the_networks_do(monkeypatch):
     monkeypatch.setattr("gfprestore.evaluation.lpips_metric.load_lpips", lambda *_: Network())
     monkeypatch.setattr("gfprestore.weights.read_state_dict", lambda _: {})
     changes = ['validation.metrics=["lpips-alex","identity"]', "losses.lpips_alexnet=a", "losses.identity_weights=b"]
+    changes.append("validation.best=identity")
     _load_metrics(load_config("release", changes), torch.device("meta"))
     assert places == [torch.device("meta")] * 2
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gfprestore.training import losses, regions
 from gfprestore.training.config import LossConfig
+from gfprestore.training.configfile import load_config
 from gfprestore.training.dataset import Batch
 from gfprestore.training.discriminators import StyleGan2Discriminator, with_batch_deviation
 from gfprestore.training.networks import FrozenNetworks
@@ -142,6 +143,20 @@ def test_r1_of_a_linear_discriminator_is_its_weights_square():
     real = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     logits = (real * weight).sum((1, 2, 3))
     torch.testing.assert_close(losses.r1_penalty(logits, real), weight.square().sum())
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_r1_of_patches_is_that_of_one_patch(side):
+    """However many there are: the loss is their mean, and its penalty must not outgrow it."""
+    real = torch.randn(2, 3, side, side, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(1, 3, 2, 2, dtype=torch.float64)
+    logits = torch.nn.functional.conv2d(real, weight, stride=2)
+    torch.testing.assert_close(losses.r1_penalty(logits, real), weight.square().sum())
+
+
+def test_the_compact_networks_patches_are_learnt_without_r1():
+    config = load_config("compact")
+    assert config.discriminator.kind == "patch" and config.losses.r1 == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from gfprestore.nn.gfpgan import Gfpgan
 from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
 from gfprestore.training.configfile import load_config
 from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator
+from gfprestore.training.files import wanted_file
 from gfprestore.training.identity import ResNetArcFace, load_onnx_arcface, load_resnet_arcface
 from gfprestore.training.networks import (
     build_discriminators,
@@ -219,3 +221,51 @@ def test_a_loss_without_its_network_is_refused():
         load_frozen(LossConfig())
     frozen = load_frozen(LossConfig(perceptual=0, perceptual_style=0, identity=0))
     assert frozen.vgg19 is frozen.lpips is frozen.identity is None
+
+
+@pytest.fixture
+def weights_folder(tmp_path, monkeypatch):
+    """The only folder that files of the manifest are looked for in; empty."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setattr("gfprestore.weights.search_folders", lambda _folder=None: [folder])
+    return folder
+
+
+NOTHING = LossConfig(perceptual=0, perceptual_style=0, identity=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss", "key", "advice"),
+    [
+        ({"perceptual_style": 1.0}, "perceptual_style", "vgg19", r"models/vgg19-dcbb9e9d\.pth"),
+        ({"lpips": 1.0}, "lpips", "lpips_alexnet", "fetch alexnet`"),
+        ({"lpips_vgg": 1.0}, "lpips_vgg", "lpips_vgg16", "fetch vgg16`"),
+        ({"identity": 1.0}, "identity", "identity_weights", "fetch arcface-resnet18`"),
+        ({"identity_cosine": 1.0}, "identity_cosine", "identity_weights", "fetch w600k-mbf`"),
+    ],
+)
+@pytest.mark.usefixtures("weights_folder")
+def test_the_loss_with_the_weight_its_key_and_its_file_are_named(changes, loss, key, advice):
+    with pytest.raises(UsageError, match=rf"losses\.{loss} has a weight but losses\.{key} .*{advice}"):
+        load_frozen(replace(NOTHING, **changes))
+
+
+def test_a_file_of_the_manifest_serves_a_key_that_names_none(weights_folder, monkeypatch):
+    monkeypatch.setattr("gfprestore.weights.check_weights", lambda *_: None)
+    file = weights_folder / "alexnet-owt-7be5be79.pth"
+    for name in (None, "alexnet"):
+        with pytest.raises(UsageError, match="gfprestore-weights fetch alexnet"):
+            wanted_file(name, "losses.lpips_alexnet", "losses.lpips has a weight")
+    file.write_bytes(b"weights")
+    for name in (None, "alexnet"):
+        assert wanted_file(name, "losses.lpips_alexnet", "losses.lpips has a weight") == file
+    assert wanted_file("my.pth", "losses.lpips_alexnet", "losses.lpips has a weight") == Path("my.pth")
+
+
+def test_a_prior_of_other_widths_tells_its_own(tmp_path):
+    path, config = tmp_path / "prior.safetensors", replace(TINY, size=64, latent_size=8)
+    save_file(Gfpgan(generator_shape(config)).stylegan_decoder.state_dict(), path)
+    told = rf"generator\.channel_multiplier=1 and generator\.narrow={config.narrow:g},"
+    with pytest.raises(WeightsError, match=told):
+        build_generator(replace(config, prior=str(path), channel_multiplier=2))

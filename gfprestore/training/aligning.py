@@ -56,6 +56,9 @@ class AlignReport:
     empty: int = 0
     """Photos without a face."""
 
+    known: int = 0
+    """Photos passed over since an entry of their name is there: those of an earlier run, or others called alike."""
+
     failed: int = 0
     """Photos that could not be read."""
 
@@ -88,6 +91,7 @@ def align_photos(
     for number, job in enumerate(jobs, start=1):
         stem = job.relative.with_suffix("").as_posix()
         if f"{stem}_0" in components:
+            report.known += 1
             continue
         photo = _read(job, report, notify)
         if photo is None:
@@ -123,6 +127,7 @@ def find_landmarks(
     for number, job in enumerate(jobs, start=1):
         name = job.relative.with_suffix("").as_posix()
         if name in components:
+            report.known += 1
             continue
         photo = _read(job, report, notify)
         if photo is None:

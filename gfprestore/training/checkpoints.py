@@ -40,8 +40,25 @@ class Progress:
     """Best value of the deciding metric so far."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Validations so far: `step`, the metrics by name, how many `faces` were measured and how many of them `seen`,
-    which are trained on as well; older checkpoints have neither count."""
+    """Validations so far: `step`, the metrics by name, how many `faces` were measured, which ones (`measured`, their
+    digest) and how many of them `seen`, which are trained on as well, None where that is not known; older checkpoints
+    lack what is said of the faces."""
+
+    trained: str = ""
+    """Digest of the names of the faces that are trained on."""
+
+    is_mixed: bool = False
+    """Whether the run has trained on other faces before, or may have."""
+
+    def note_trained(self, digest: str) -> None:
+        """Takes note of the faces that the run trains on from here."""
+        self.is_mixed = self.is_mixed or (self.step > 0 and digest != self.trained)
+        self.trained = digest
+
+    def note_measured(self, digest: str) -> None:
+        """Takes note of the faces that the run measures from here; the best value of others is forgotten."""
+        if self.history and self.history[-1].get("measured", digest) != digest:
+            self.best = None
 
 
 def save_checkpoint(path: Path, recipe: Recipe, progress: Progress, config: TrainingConfig) -> None:
@@ -54,7 +71,7 @@ def save_checkpoint(path: Path, recipe: Recipe, progress: Progress, config: Trai
         "format": FORMAT,
         "version": __version__,
         "config": config_table(config),
-        "progress": {"step": progress.step, "best": progress.best, "history": progress.history},
+        "progress": dict(vars(progress)),
         "modules": {name: module.state_dict() for name, module in recipe.modules.items()},
         "optimisers": {name: optimiser.state_dict() for name, optimiser in recipe.optimisers.items()},
         "random": random_state(),
@@ -80,18 +97,24 @@ def _system_reason(error: BaseException | None) -> str:
     return "the disk may be full"
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, advice: str = "name another CHECKPOINT") -> dict[str, Any]:
     """Reads a checkpoint without running anything in it, on the CPU.
+
+    Args:
+        path: Its file.
+        advice: What to do where it cannot be read.
 
     Raises:
         UsageError: The file is missing, damaged, or none of this program's.
     """
+    if not path.is_file():
+        raise UsageError(f"There is no checkpoint {printable(path)}: {advice}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{printable(path)} is no readable checkpoint: name another CHECKPOINT.") from error
+        raise UsageError(f"{printable(path)} is no readable checkpoint: {advice}.") from error
     if not isinstance(content, dict) or not {"format", "config", "modules"} <= content.keys():
-        raise UsageError(f"{printable(path)} is no checkpoint of gfprestore-train: name another CHECKPOINT.")
+        raise UsageError(f"{printable(path)} is no checkpoint of gfprestore-train: {advice}.")
     if content["format"] != FORMAT:
         raise UsageError(f"{printable(path)} was written by gfprestore {content['version']}: use that version.")
     return content
@@ -109,10 +132,16 @@ def restore(content: Mapping[str, Any], recipe: Recipe) -> Progress:
     try:
         for name, module in recipe.modules.items():
             module.load_state_dict(content["modules"][name])
+    except (RuntimeError, ValueError) as error:
+        raise UsageError("The checkpoint's networks have other shapes than CONFIG's: name another --output.") from error
+    try:
         for name, optimiser in recipe.optimisers.items():
             load_optimiser(optimiser, content["optimisers"][name])
     except (RuntimeError, ValueError) as error:
-        raise UsageError("The checkpoint's networks have other shapes than CONFIG's: name another --output.") from error
+        raise UsageError(
+            "The checkpoint's optimisers move other groups of weights than CONFIG's: leave optimiser.equalised and"
+            " generator.train_prior as they were, or name another --output."
+        ) from error
     set_random_state(content["random"])
     return Progress(**content["progress"])
 
@@ -140,6 +169,11 @@ def checkpoint_config(content: Mapping[str, Any]) -> TrainingConfig:
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Where the checkpoint after so many steps lies."""
     return folder / f"step-{step:08d}.pt"
+
+
+def checkpoint_step(path: Path) -> int:
+    """The steps that a checkpoint of `find_checkpoints` comes after."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def find_checkpoints(folder: Path) -> list[Path]:

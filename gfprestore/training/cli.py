@@ -14,6 +14,7 @@ _PATH = click.Path(path_type=Path)
 
 EPILOG = """\b
 Examples:
+  gfprestore-weights fetch alexnet w600k-mbf
   gfprestore-train run compact -o runs/compact --set 'data.sources=["faces"]'
   torchrun --nproc-per-node 4 -m gfprestore.training.cli run my.toml -o runs/mine
   gfprestore-train export runs/compact/best.pt -o weights/mine.safetensors
@@ -42,12 +43,12 @@ def main(verbose: bool) -> None:
 
 @main.command("run")
 @click.argument("config")
-@click.option("-o", "--output", required=True, type=_PATH, help="Folder of the run; one with checkpoints goes on.")
+@click.option("-o", "--output", type=_PATH, help="Folder of the run; one with checkpoints goes on.")
 @click.option("--set", "changes", multiple=True, metavar="A.B=C", help="Change a key of CONFIG; may be repeated.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop, with a checkpoint, after so long.")
 @click.option("--print-config", is_flag=True, help="Write the effective configuration to stdout and do nothing.")
 def run_training(
-    config: str, output: Path, changes: tuple[str, ...], minutes: float | None, print_config: bool
+    config: str, output: Path | None, changes: tuple[str, ...], minutes: float | None, print_config: bool
 ) -> None:
     """Train as CONFIG says: a TOML file, or a preset: article, compact, prior, release.
 
@@ -59,6 +60,8 @@ def run_training(
     if print_config:
         click.echo(config_toml(settings), nl=False)
         return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output', the folder of the run.")
     from gfprestore.training.loop import train
     from gfprestore.training.processes import join_processes
 
@@ -79,7 +82,11 @@ def run_training(
     show_default=True,
     help="Leave out faces that would be enlarged by more.",
 )
-@click.option("--landmarks-only", is_flag=True, help="INPUTS are aligned faces: only find their eyes and mouths.")
+@click.option(
+    "--landmarks-only",
+    is_flag=True,
+    help="INPUTS are aligned faces, --output their folder: only find their eyes and mouths.",
+)
 @click.option("--detector", default="auto", show_default=True, help="Name or file of the detector's weights.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 def align_faces(
@@ -100,7 +107,7 @@ def align_faces(
     from gfprestore.training.aligning import align_photos, find_landmarks
     from gfprestore.weights import choose_detector, read_state_dict
 
-    jobs = plan_jobs(inputs, output, format="png")
+    jobs = plan_jobs(inputs, output, format="png", reads_only=landmarks_only)
     finder = build_detector(
         read_state_dict(choose_detector(detector)[1]),
         device=resolve_device(device),
@@ -115,6 +122,10 @@ def align_faces(
         report = find_landmarks(jobs, output, finder, notify=notify)
     else:
         report = align_photos(jobs, output, finder, size=size, enlarge=enlarge, notify=notify)
+    if report.known:
+        advice = "; photos of the same names, of another album, want an --output of their own"
+        advice = "" if landmarks_only else advice
+        click.echo(f"{report.known} already there by their names{advice}.", err=True)
     click.echo(
         f"{report.faces} faces; left out: {report.small} too small, {report.turned} turned away;"
         f" {report.empty} photos without a face, {report.failed} unreadable.",

@@ -1,4 +1,7 @@
-"""The configuration of a training run: frozen dataclasses, every default in one place."""
+"""The configuration of a training run: frozen dataclasses, every default in one place.
+
+Where a key names a weights file, a name of `gfprestore-weights list` does as well.
+"""
 
 from __future__ import annotations
 
@@ -96,13 +99,13 @@ class LossConfig:
     """LPIPS with AlexNet at two scales."""
 
     lpips_alexnet: str | None = None
-    """File of torchvision's AlexNet weights."""
+    """File of torchvision's AlexNet weights; else `alexnet`."""
 
     lpips_vgg: float = 0.0
     """LPIPS with VGG-16 on a crop of a third of the side."""
 
     lpips_vgg16: str | None = None
-    """File of torchvision's VGG-16 weights."""
+    """File of torchvision's VGG-16 weights; else `vgg16`."""
 
     pyramid: float = 1.0
     """L1 at every size of the U-Net."""
@@ -138,7 +141,8 @@ class LossConfig:
     """1 - cosine between face embeddings."""
 
     identity_weights: str | None = None
-    """File of the recognition network: `arcface_resnet18.pth`, or an ONNX network on ArcFace's crop."""
+    """File of the recognition network: `arcface_resnet18.pth`, or an ONNX network on ArcFace's crop; else
+    `arcface-resnet18` where `identity` has a weight, and `w600k-mbf` where it has none."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +290,7 @@ class ValidationConfig:
     """Metric that decides which checkpoint is the best."""
 
     lpips_vgg: str | None = None
-    """File of torchvision's VGG-16 weights, for `lpips-vgg`."""
+    """File of torchvision's VGG-16 weights, for `lpips-vgg`; else `vgg16`."""
 
 
 @dataclass(frozen=True)

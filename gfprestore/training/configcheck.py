@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gfprestore.errors import UsageError
-from gfprestore.training.config import LossConfig, TrainingConfig
+from gfprestore.training.config import LossConfig, TrainingConfig, ValidationConfig
+from gfprestore.training.degradation_presets import PRESETS
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 """Sides of faces that the networks can have: they halve them down to 4 pixels."""
@@ -59,6 +60,15 @@ _SPANS = (
 )
 """Degradations that are drawn between two values."""
 
+METRICS = ("psnr", "ssim", "lpips-alex", "lpips-vgg", "identity")
+"""What validation measures."""
+
+_FULL_WIDTH, _LAST_FULL_SIDE, _WIDTH_TIMES_SIDE = 512, 32, 16384
+"""StyleGAN2's channels up to a side in pixels, and what channels times the side are above it."""
+
+_COMPONENT_WIDTH = 64
+"""First width of a facial component's discriminator."""
+
 _PERCEPTUAL_LAYERS = 5
 """Layers of VGG-19 that `losses.perceptual_layers` weighs."""
 
@@ -85,8 +95,11 @@ def check_config(config: TrainingConfig) -> None:
     if len(config.losses.perceptual_layers) != _PERCEPTUAL_LAYERS:
         raise UsageError(f"losses.perceptual_layers has {_PERCEPTUAL_LAYERS} values, one a layer.")
     _check_spans(config)
+    _check_widths(config)
     if config.recipe == "restoration":
         _check_losses(config.losses)
+        if config.validation.every:
+            _check_validation(config.validation)
     elif not config.losses.adversarial:
         raise UsageError("The recipe prior learns from losses.adversarial alone: give it a weight.")
 
@@ -124,6 +137,40 @@ def _check_spans(config: TrainingConfig) -> None:
             raise UsageError(f"degradation.{name} is its least value, then its greatest, not [{least}, {greatest}].")
     if config.degradation.kernel_pixels % 2 == 0:
         raise UsageError(f"degradation.kernel_pixels is odd, not {config.degradation.kernel_pixels}.")
+
+
+def _check_widths(config: TrainingConfig) -> None:
+    """A network has a channel at least everywhere; widths are cut to whole numbers."""
+    size, is_restoring = config.generator.size, config.recipe == "restoration"
+    # The U-Net has half the decoder's width.
+    generator = _narrowest(size, config.generator.channel_multiplier) / (2 if is_restoring else 1)
+    judge = math.inf
+    if config.losses.adversarial and config.discriminator.kind == "stylegan2":
+        judge = _narrowest(size, config.discriminator.channel_multiplier)
+    if is_restoring and (config.losses.component or config.losses.component_style or config.losses.component_matching):
+        judge = min(judge, _COMPONENT_WIDTH)
+    for name, width in (("generator", generator), ("discriminator", judge)):
+        narrow = getattr(config, name).narrow
+        if width * narrow < 1:
+            raise UsageError(
+                f"{name}.narrow is {1 / width:g} or more with faces of {size} pixels, not {narrow:g}: some of the"
+                " network's layers would have no channel."
+            )
+
+
+def _narrowest(size: int, multiplier: float) -> float:
+    """Channels of the narrowest layer where `narrow` is 1; see `released_widths`."""
+    return min(_FULL_WIDTH, _WIDTH_TIMES_SIDE / size * multiplier) if size > _LAST_FULL_SIDE else _FULL_WIDTH
+
+
+def _check_validation(config: ValidationConfig) -> None:
+    for name in config.metrics:
+        if name not in METRICS:
+            raise UsageError(f"validation.metrics has {', '.join(METRICS)}, not {name!r}.")
+    if config.best not in config.metrics:
+        raise UsageError(f"validation.best is one of validation.metrics, not {config.best!r}.")
+    if config.degradation not in PRESETS:
+        raise UsageError(f"validation.degradation is one of {', '.join(PRESETS)}, not {config.degradation!r}.")
 
 
 def _check_losses(losses: LossConfig) -> None:

@@ -18,6 +18,9 @@ from gfprestore.training.degradation_presets import PRESETS, DegradationPreset
 
 Record = TypeVar("Record")
 
+_PRESET = "release"
+"""The degradations that a configuration changes where it names none."""
+
 _KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
 """What the types of values are called in messages."""
 
@@ -39,7 +42,7 @@ def load_config(name: str, changes: Iterable[str] = ()) -> TrainingConfig:
     Raises:
         UsageError: There is no such file, or it says something that no configuration has.
     """
-    return parse_config(_merge(_read_table(name), _changes_table(changes)))
+    return parse_config(_change(_read_table(name), _changes_table(changes)))
 
 
 def parse_config(table: Mapping[str, Any]) -> TrainingConfig:
@@ -100,7 +103,18 @@ def _read_table(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UsageError("The key base of a configuration is a preset's name or a path.")
     below = base if base in preset_names() else str(path.parent / base)
-    return _merge(_read_table(below, (*seen, name)), table)
+    return _change(_read_table(below, (*seen, name)), table)
+
+
+def _change(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges a configuration's tables; a preset of degradations takes the place of another one and what changed it."""
+    name, merged = "degradation", _merge(below, above)
+    held, new = (table.get(name) for table in (below, above))
+    if isinstance(held, dict) and isinstance(new, dict):
+        before = held.get("preset", _PRESET)
+        if new.get("preset", before) != before:
+            merged[name] = new
+    return merged
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +192,7 @@ def _parse_degradation(table: dict[str, Any], name: str) -> DegradationPreset:
     preset = fields.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"{name}.preset is one of {', '.join(PRESETS)}, not {printable(repr(preset))}.")
-    base = PRESETS[preset or "release"]
+    base = PRESETS[preset or _PRESET]
     return _parse_record(fields, DegradationPreset, f"{name}.", base)
 
 

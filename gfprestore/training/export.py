@@ -122,16 +122,17 @@ _LIMITS = (
 
 def _validation(content: Mapping[str, Any], config: TrainingConfig) -> list[str]:
     history = content["progress"]["history"]
-    if not history:
+    # Older checkpoints of a prior hold comparisons of random faces with truths that they do not have.
+    if not history or config.recipe == "prior":
         return ["Nothing was measured while these weights were trained; `gfprestore-eval` measures them."]
     # A run that went on with other metrics has rows that lack some.
     names = list(dict.fromkeys(name for entry in history for name in entry if name not in _NO_METRICS))
     rows = [f"| {entry['step']} | " + " | ".join(_cell(entry, name) for name in names) + " |" for entry in history]
-    about = f"{_measured(history[-1], config)}, degraded with the preset {config.validation.degradation}."
+    about = f"{_measured(history[-1], config)}; degraded with the preset {config.validation.degradation}."
     return [about, "", f"| step | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|", *rows]
 
 
-_NO_METRICS = ("step", "faces", "seen")
+_NO_METRICS = ("step", "faces", "measured", "seen")
 """What a validation holds besides metrics."""
 
 
@@ -143,6 +144,8 @@ def _measured(entry: Mapping[str, Any], config: TrainingConfig) -> str:
     """On which faces the last validation was measured, as far as the checkpoint knows."""
     if "faces" not in entry:
         return f"At most {config.validation.count} faces"
+    if entry["seen"] is None:
+        return f"{entry['faces']} faces; whether any was trained on before the run's faces changed is not known"
     if entry["seen"]:
         return f"{entry['faces']} faces, {entry['seen']} of them trained on as well"
     return f"{entry['faces']} faces never trained on"

@@ -93,11 +93,14 @@ def load_resnet_arcface(state: Mapping[str, Tensor]) -> ResNetArcFace:
         WeightsError: The state dict is another network's.
     """
     network = ResNetArcFace()
-    tensors = {key.removeprefix("module."): value for key, value in state.items()}
-    wanted = network.state_dict()
+    # Old files carry no batch counters, which torch fills in and nothing reads.
+    wanted, tensors = (
+        {key.removeprefix("module."): value for key, value in held.items() if not key.endswith("num_batches_tracked")}
+        for held in (network.state_dict(), state)
+    )
     if tensors.keys() != wanted.keys() or any(tensors[key].shape != wanted[key].shape for key in wanted):
         raise WeightsError("These are not the weights of arcface_resnet18.pth: see losses.identity_weights.")
-    network.load_state_dict(tensors)
+    network.load_state_dict({**network.state_dict(), **tensors})
     return network.eval().requires_grad_(False)
 
 

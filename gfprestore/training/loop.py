@@ -19,6 +19,7 @@ from gfprestore.training.checkpoints import (
     BEST,
     Progress,
     checkpoint_path,
+    checkpoint_step,
     find_checkpoints,
     forget_other_best,
     read_checkpoint,
@@ -29,6 +30,7 @@ from gfprestore.training.checkpoints import (
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.dataset import Batch, DegradedFaces, StepSampler, UnreadableFace, open_batches
 from gfprestore.training.face_components import find_components, tell_missing
+from gfprestore.training.files import named_file
 from gfprestore.training.monitor import GRID_FACES, Monitor, prepare_folder
 from gfprestore.training.objective import needs_components
 from gfprestore.training.processes import (
@@ -88,7 +90,10 @@ def _train(config: TrainingConfig, folder: Path, process: Process, share: int, m
         prepare_folder(folder)
     recipe = build_recipe(config, process.device)
     progress = resume(folder, recipe, config)
+    progress.note_trained(faces.digest())
     validator = make_validator(config, faces, held_out, process.device, share) if process.leads else None
+    if validator is not None:
+        progress.note_measured(validator.digest())
     with Monitor(config, folder, progress.step, leads=process.leads) as monitor:
         run = TrainingRun(config, folder, process, recipe, monitor, validator)
         return run.go_on(progress, faces, minutes)
@@ -110,7 +115,8 @@ def resume(folder: Path, recipe: Recipe, config: TrainingConfig) -> Progress:
     found = find_checkpoints(folder)
     if not found:
         return Progress()
-    content = read_checkpoint(found[-1])
+    before = f"go on from step {checkpoint_step(found[-2])}" if len(found) > 1 else "start anew"
+    content = read_checkpoint(found[-1], f"delete it to {before}")
     progress = restore(content, recipe)
     forget_other_best(progress, content, config)
     logger.info("Going on from %s.", found[-1])
@@ -162,7 +168,7 @@ class TrainingRun:
     ) -> AbstractContextManager[Iterator[Batch | UnreadableFace]]:
         config, process = self._config, self._process
         given = config.data.components
-        components = find_components(faces, None if given is None else Path(given))
+        components = find_components(faces, None if given is None else named_file(given, "data.components"))
         if process.leads and config.recipe == "restoration" and needs_components(config.losses):
             tell_missing(components)
         dataset = DegradedFaces(
@@ -253,7 +259,10 @@ class TrainingRun:
         """Measures, and keeps the best checkpoint."""
         metrics = validator.measure(self._recipe)
         self._monitor.write_metrics(progress.step, metrics)
-        progress.history.append({"step": progress.step, **metrics, "faces": len(validator), "seen": validator.seen})
+        # None of today's is no proof that they were not among those of an earlier part of the run.
+        seen = None if progress.is_mixed and not validator.seen else validator.seen
+        about = {"faces": len(validator), "measured": validator.digest(), "seen": seen}
+        progress.history.append({"step": progress.step, **metrics, **about})
         name = self._config.validation.best
         if validator.is_better(metrics[name], progress.best, name):
             progress.best = metrics[name]

@@ -80,12 +80,15 @@ def discriminator_adversarial(real_logits: Tensor, fake_logits: Tensor) -> Tenso
 def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     """R1 (Mescheder et al., arXiv:1801.04406, equation 9), without gamma / 2: E |grad_y D(y)|^2.
 
+    Of many logits for an image, one a patch, it is divided by their number: gradients of patches that lie apart do not
+    overlap, so that the square of their sum grows with it while the adversarial loss is their mean.
+
     Args:
         real_logits: D(y), any shape whose first axis is N.
         real: y, which requires a gradient.
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean()
+    return gradient.square().flatten(1).sum(1).mean() / real_logits[0].numel()
 
 
 PATH_DECAY = 0.01

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gfprestore.errors import UsageError, WeightsError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
@@ -17,6 +18,7 @@ from gfprestore.nn.layers import Resampling
 from gfprestore.nn.paper_weights import clean_factor, to_clean
 from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
 from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator, StyleGan2Discriminator
+from gfprestore.training.files import ARCFACES, named_file, wanted_file
 from gfprestore.training.identity import load_onnx_arcface, load_resnet_arcface
 from gfprestore.training.perceptual import LpipsDistance, Vgg19Features, load_vgg19
 from gfprestore.training.regions import PARTS
@@ -54,7 +56,7 @@ def build_generator(config: GeneratorConfig, *, equalised: bool = False) -> Gfpg
     _require_prior(config)
     shape = generator_shape(config)
     if config.weights is not None:
-        network = load_gfpgan(read_state_dict(Path(config.weights)))
+        network = load_gfpgan(read_state_dict(named_file(config.weights, "generator.weights")))
         if network.shape != shape:
             raise WeightsError(f"{printable(config.weights)} is of another shape than [generator]: {network.shape}.")
         # The loader maps the file; training writes.
@@ -81,7 +83,8 @@ def _require_prior(config: GeneratorConfig) -> None:
     if not config.train_prior:
         raise UsageError(
             "generator.train_prior = false keeps a prior, and neither generator.prior nor generator.weights names one:"
-            " set one of them, --set generator.prior=FILE; `gfprestore-train run prior` makes such a file."
+            " set one of them, --set generator.prior=FILE; `gfprestore-train run prior` makes such a file, and"
+            " `gfprestore-weights fetch stylegan2-ffhq` has the official one."
         )
     if not config.random_prior:
         raise UsageError(
@@ -135,7 +138,7 @@ def load_prior_decoder(decoder: StyleGan2Decoder, file: str) -> None:
     Raises:
         WeightsError: The weights are another network's, or of another size.
     """
-    state = read_state_dict(Path(file))
+    state = read_state_dict(named_file(file, "generator.prior"))
     tensors = {f"{_DECODER}{key.removeprefix(_DECODER)}": value.float() for key, value in state.items()}
     if any(key.endswith("activate.bias") for key in tensors):
         tensors = to_clean(tensors)
@@ -145,8 +148,20 @@ def load_prior_decoder(decoder: StyleGan2Decoder, file: str) -> None:
         raise WeightsError(f"generator.prior is no StyleGAN2 of this kind: it and [generator] differ in {key!r}.")
     for key, tensor in found.items():
         if tensor.shape != wanted[key].shape:
-            raise WeightsError(f"generator.prior has {key!r} of shape {tuple(tensor.shape)}: see [generator].")
+            shape = f"{key!r} of shape {tuple(tensor.shape)}"
+            raise WeightsError(f"generator.prior has {shape}, not {tuple(wanted[key].shape)}: {_told_widths(found)}.")
     decoder.load_state_dict(found)
+
+
+def _told_widths(decoder: Mapping[str, Tensor]) -> str:
+    """The keys of [generator] that decide a decoder's widths, as its own tensors have them; `released_widths` back."""
+    narrow = decoder["constant_input.weight"].shape[1] / released_widths(4)[-1]
+    told = f"generator.narrow={narrow:g}"
+    wide = decoder.get("to_rgbs.3.modulated_conv.weight")  # [1 3 C 1 1] at 64 pixels, the first that are multiplied
+    if wide is not None:
+        multiplier = wide.shape[2] / (released_widths(64, 1)[-1] * narrow)
+        told = f"generator.channel_multiplier={multiplier:g} and {told}"
+    return f"the file has {told}, latent codes of {decoder['style_mlp.1.weight'].shape[0]}; set [generator] alike"
 
 
 def build_discriminators(
@@ -190,17 +205,17 @@ def load_frozen(config: LossConfig) -> FrozenNetworks:
         WeightsError: A file is damaged or another network's.
     """
     frozen = FrozenNetworks()
-    if config.perceptual or config.perceptual_style:
-        frozen.vgg19 = load_vgg19(read_state_dict(_file(config.vgg19, "losses.vgg19", "losses.perceptual")))
-    if config.lpips:
-        path = _file(config.lpips_alexnet, "losses.lpips_alexnet", "losses.lpips")
+    for loss in _weighing(config, "perceptual", "perceptual_style"):
+        frozen.vgg19 = load_vgg19(read_state_dict(wanted_file(config.vgg19, "losses.vgg19", loss)))
+    for loss in _weighing(config, "lpips"):
+        path = wanted_file(config.lpips_alexnet, "losses.lpips_alexnet", loss)
         frozen.lpips = _load_distance("alex", path, shrink=2, sees_whole=True)
-    if config.lpips_vgg:
-        path = _file(config.lpips_vgg16, "losses.lpips_vgg16", "losses.lpips_vgg")
+    for loss in _weighing(config, "lpips_vgg"):
+        path = wanted_file(config.lpips_vgg16, "losses.lpips_vgg16", loss)
         # VGG-16 costs more than the generator: a small crop, and AlexNet for the whole.
         frozen.lpips_vgg = _load_distance("vgg", path, shrink=3, sees_whole=False)
-    if config.identity or config.identity_cosine:
-        frozen.identity = load_identity(_file(config.identity_weights, "losses.identity_weights", "losses.identity"))
+    for loss in _weighing(config, "identity", "identity_cosine"):
+        frozen.identity = load_identity(identity_file(config, loss))
     return frozen
 
 
@@ -217,10 +232,15 @@ def load_identity(path: Path) -> nn.Module:
     return load_onnx_arcface(path) if path.suffix == ".onnx" else load_resnet_arcface(read_state_dict(path))
 
 
-def _file(name: str | None, key: str, loss: str) -> Path:
-    if name is None:
-        raise UsageError(f"{loss} has a weight but {key} names no file: set one of them, --set {key}=FILE.")
-    return Path(name)
+def identity_file(config: LossConfig, asker: str) -> Path:
+    """The recognition network's file; `asker` as in `wanted_file`."""
+    standard = ARCFACES["losses.identity" if config.identity else "losses.identity_cosine"]
+    return wanted_file(config.identity_weights, "losses.identity_weights", asker, standard)
+
+
+def _weighing(config: LossConfig, *losses: str) -> list[str]:
+    """The first of the losses that has a weight, in words; empty where none has one."""
+    return [f"losses.{loss} has a weight" for loss in losses if getattr(config, loss)][:1]
 
 
 def lay_out_channels_last(network: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 from collections.abc import Sequence
@@ -173,6 +174,11 @@ class FaceSet:
         source, position = self.places[index]
         return os.path.abspath(source.whole_name(position))  # noqa: PTH100
 
+    def digest(self) -> str:
+        """Digest of which faces these are, by their whole names."""
+        names = "\n".join(self.whole_name(index) for index in range(len(self)))
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
     def read(self, index: int, size: int) -> NDArray[np.uint8]:
         """Reads a face: RGB uint8 (size, size, 3); one of another size is resized.
 
@@ -222,8 +228,13 @@ def open_faces(sources: Sequence[str], held_out: int = 0) -> tuple[FaceSet, Face
     for name in sources:
         source = _open_source(Path(name))
         count = len(source.names)
+        if not count:
+            raise UsageError(f"{printable(name)} has no faces: see data.sources.")
         if count <= held_out:
-            raise UsageError(f"{printable(name)} has {count} faces, {held_out} of them held out: see data.sources.")
+            raise UsageError(
+                f"{printable(name)} has {count} faces and data.held_out keeps {held_out} of each source apart for"
+                f" validation: name more faces, or --set data.held_out={min(count - 1, max(1, count // 5))}."
+            )
         kept += [(source, position) for position in range(count - held_out)]
         apart += [(source, position) for position in range(count - held_out, count)]
     return FaceSet(tuple(kept)), FaceSet(tuple(apart))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +18,11 @@ from gfprestore.training.config import TrainingConfig, ValidationConfig
 from gfprestore.training.dataset import HALF_RANGE, Batch, image_tensor
 from gfprestore.training.degradation import degrade_photo, degrade_truth
 from gfprestore.training.degradation_presets import PRESETS, draw_degradation
+from gfprestore.training.files import wanted_file
 from gfprestore.training.recipe import Recipe
 from gfprestore.training.sources import FaceSet, open_faces
+
+logger = logging.getLogger(__name__)
 
 HIGHER_IS_BETTER = ("psnr", "ssim")
 """Metrics of which more is better."""
@@ -58,6 +62,14 @@ class Validator:
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def digest(self) -> str:
+        """Digest of the pairs' pixels: which faces are measured, wherever they lie."""
+        total = hashlib.sha256()
+        for pair in self._pairs:
+            for pixels in pair:
+                total.update(pixels.tobytes())
+        return total.hexdigest()
 
     def measure(self, recipe: Recipe) -> dict[str, float]:
         """Restores all faces and returns the mean of every metric, by name."""
@@ -102,13 +114,13 @@ def make_validator(
     wanted = config.validation
     if not wanted.every:
         return None
+    if config.recipe == "prior":
+        # It draws random faces, which have no truths.
+        logger.info("The recipe prior has nothing to measure: validation.every is passed over.")
+        return None
     faces = open_faces(wanted.sources)[0] if wanted.sources else held_out
     if not len(faces):
         raise UsageError("No faces to measure on: set data.held_out, or validation.sources, or validation.every = 0.")
-    if wanted.best not in wanted.metrics:
-        raise UsageError(f"validation.best is one of validation.metrics, not {wanted.best!r}.")
-    if wanted.degradation not in PRESETS:
-        raise UsageError(f"validation.degradation is one of {', '.join(PRESETS)}, not {wanted.degradation!r}.")
     chosen = _spread(faces, wanted.count)
     pairs = _make_pairs(chosen, wanted, config.generator.size)
     return Validator(pairs, _load_metrics(config, device), device, batch, count_shared(chosen, trained))
@@ -153,9 +165,8 @@ def _load_metric(name: str, config: TrainingConfig, device: torch.device) -> Mea
         return lambda restored, truth: ssim(restored[:, None], truth)[:, 0]
     if name in ("lpips-alex", "lpips-vgg"):
         return _load_lpips(name, config, device)
-    if name == "identity":
-        return _load_identity(config, device)
-    raise UsageError(f"validation.metrics has psnr, ssim, lpips-alex, lpips-vgg and identity, not {name!r}.")
+    # The configuration has been checked: it is `identity`.
+    return _load_identity(config, device)
 
 
 def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Measure:
@@ -168,9 +179,8 @@ def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Meas
         if is_alex
         else ("validation.lpips_vgg", config.validation.lpips_vgg)
     )
-    if file is None:
-        raise UsageError(f"validation.metrics has {name} but {key} names no file: --set {key}=FILE.")
-    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(Path(file))).to(device)
+    path = wanted_file(file, key, f"validation.metrics has {name}")
+    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(path)).to(device)
 
     @torch.inference_mode()
     def distance(restored: Tensor, truth: Tensor) -> Tensor:
@@ -182,11 +192,9 @@ def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Meas
 
 def _load_identity(config: TrainingConfig, device: torch.device) -> Measure:
     from gfprestore.evaluation.deg import angle_degrees
-    from gfprestore.training.networks import load_identity
+    from gfprestore.training.networks import identity_file, load_identity
 
-    if config.losses.identity_weights is None:
-        raise UsageError("validation.metrics has identity but losses.identity_weights names no file.")
-    network = load_identity(Path(config.losses.identity_weights)).to(device)
+    network = load_identity(identity_file(config.losses, "validation.metrics has identity")).to(device)
 
     @torch.inference_mode()
     def angle(restored: Tensor, truth: Tensor) -> Tensor:
