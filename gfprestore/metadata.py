@@ -19,6 +19,9 @@ from gfprestore.tifftags import DESCRIBING_TAGS, describing_block
 
 _TIFF_IPTC = 33723
 
+_COLOUR_TYPE_AT = 25
+"""Of a PNG, in its header; 0 is gray, 4 gray with opacity (PNG specification, section 11.2.1)."""
+
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 """Pillow's, of PNG files with one channel of colour."""
 
@@ -48,7 +51,7 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         warnings.append("The colour profile is damaged and was left out.")
         profile = None
     if profile is None:
-        profile = _stated_colours(image, by_field.get("icc_profile"))
+        profile = _stated_colours(image, stream, by_field.get("icc_profile"))
     packet = _bytes_or_none(info.get("xmp")) or by_field.get("xmp")
     if packet is not None:
         packet, lost = xmp.of_photo_alone(packet)
@@ -94,14 +97,22 @@ def _upright_exif(
         return None, None, [f"The EXIF data are damaged ({error}) and were left out."]
 
 
-def _stated_colours(image: Image.Image, raw: bytes | None) -> bytes | None:
+def _stated_colours(image: Image.Image, stream: BinaryIO | None, raw: bytes | None) -> bytes | None:
     """A profile for a PNG without one of its own that does not call itself sRGB: that of its text, or of its gamma."""
     if image.format != "PNG" or "srgb" in image.info:
         return None
     gamma = image.info.get("gamma")
     if raw is not None or not isinstance(gamma, float) or "icc_profile" in image.info:
         return raw
-    return gamma_profile(gamma, is_gray=image.mode in _GRAY_MODES)
+    return gamma_profile(gamma, is_gray=image.mode in _GRAY_MODES or _is_gray_png(stream))
+
+
+def _is_gray_png(stream: BinaryIO | None) -> bool:
+    """Whether a PNG calls itself gray: of gray with opacity at 16 bits Pillow makes RGBA."""
+    if stream is None:
+        return False
+    stream.seek(_COLOUR_TYPE_AT)
+    return stream.read(1) in (b"\x00", b"\x04")
 
 
 def _bytes_or_none(value: object) -> bytes | None:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
-from sample_photos import shown
+from sample_photos import chunk, shown
 
 from gfprestore import pngchunks
+from gfprestore.colour import profile_space
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import Photo, PhotoMetadata, Pixels
 from gfprestore.photofile import read_photo, write_photo
@@ -188,6 +189,18 @@ def test_a_png_with_a_gamma_of_its_own_looks_as_before(mode: str, gamma: int, tm
                 assert written.mode == mode
         if "A" not in mode:
             np.testing.assert_allclose(shown(tmp_path / f"b.{suffix}")[..., 1], expected, atol=4)
+
+
+def test_deep_gray_with_opacity_and_a_gamma_of_its_own_stays_gray(tmp_path: Path) -> None:
+    data = encoded(made(20, 30, np.uint16, is_gray=True, has_alpha=True))
+    header = 8 + 12 + 13
+    path = tmp_path / "a.png"
+    path.write_bytes(data[:header] + chunk(b"gAMA", struct.pack(">I", 100000)) + data[header:])
+    photo = read_photo(path)
+    assert profile_space(photo.metadata.icc_profile) == "GRAY"
+    write_photo(tmp_path / "b.png", photo)
+    assert (tmp_path / "b.png").read_bytes()[25] == 4, "gray with opacity"
+    np.testing.assert_array_equal(read_photo(tmp_path / "b.png").pixels, photo.pixels)
 
 
 @pytest.mark.parametrize("gamma", [45455, 45000, 0, 4_000_000_000])
