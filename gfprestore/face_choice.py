@@ -36,6 +36,12 @@ LEAST_DISTANCE = 0.4
 NESTED_LEAD = 0.15
 """A small box must score higher than a large one by this to win: false faces in eyes and cheeks score high too."""
 
+MOST_CANDIDATES = 20_000
+"""Boxes of one photo that are looked at, the surest: a threshold near 0 calls every box a face."""
+
+MOST_FACES = 2000
+"""Boxes of different faces that are compared with each other, the surest: memory goes by the square of their number."""
+
 
 FaceBox = tuple[float, float, float, float]
 """Left, top, right, bottom in photo pixel centres."""
@@ -73,12 +79,16 @@ def join_candidates(parts: Sequence[Candidates]) -> Candidates:
 
 
 def merge_candidates(views: Sequence[Candidates]) -> FoundFaces:
-    """Merge what was found in all views of one photo into its faces, and into what looked like one and is refused."""
-    pool = join_candidates(views)
+    """Merge what was found in all views of one photo into its faces, and into what looked like one and is refused.
+
+    Of more than `MOST_CANDIDATES` boxes, and of more than `MOST_FACES` that are left of them, the least sure are left
+    out, and not told as refused. Thresholds that tell faces from other things come nowhere near either.
+    """
+    pool = _surest(join_candidates(views), MOST_CANDIDATES)
     # Before the rest: a box with impossible landmarks must not outdo a good one around the same face.
     doubts = find_doubts(pool.boxes, pool.landmarks)
     is_plausible = doubts == ""
-    faces = _without_doubles(pool.take(is_plausible))
+    faces = _surest(_without_doubles(pool.take(is_plausible)), MOST_FACES)
     clashes = find_clashes(faces)
     kept = faces.take(clashes == "")
     refused = join_candidates([pool.take(~is_plausible), faces.take(clashes != "")])
@@ -90,6 +100,12 @@ def _without_doubles(pool: Candidates) -> Candidates:
     """Leave one candidate for each face, the one whose size in its view makes its landmarks most exact."""
     rank = pool.scores - SIDE_PENALTY * np.abs(np.log2(pool.sides / BEST_SIDE))
     return pool.take(suppress(pool.boxes, rank, SAME_FACE_OVERLAP))
+
+
+def _surest(pool: Candidates, most: int) -> Candidates:
+    """Leave the candidates with the highest scores, in the order given; of equal scores the first."""
+    rows = np.argsort(-pool.scores, kind="stable")[:most]
+    return pool.take(np.sort(rows))
 
 
 def _as_faces(pool: Candidates) -> list[DetectedFace]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.photo import Pixels
+from gfprestore.scan_margin import find_prints
 
 FloatImage = NDArray[np.float32]
 
@@ -27,6 +28,9 @@ autochromes away."""
 # faint.
 _TONED_90, _FAINT_90 = 5.5, 6.5
 _TONED_97 = 12.0
+
+# Prints whose scan as a whole is not toned are toned by themselves only if they are so beyond doubt.
+_SURELY_TONED_90 = 4.5
 _FIT_ROUNDS = 5
 _FIT_SCALE = 3.0
 
@@ -72,16 +76,30 @@ def find_tone(pixels: Pixels) -> Tone:
 def judge_chroma(lab: FloatImage) -> Tone:
     """Judge a small copy of a photo, no larger than 128 pixels or so.
 
+    A scan is judged by the prints on it: a gray bed beside sepia is of another tone, and a white one beside colours
+    makes them few.
+
     Args:
         lab: float32 (H, W, 3).
 
     Returns:
         TONED, FAINT or COLOUR; a gray photo counts as toned.
     """
-    off = _off_tone(np.asarray(cv2.blur(lab, (3, 3)), np.float32).reshape(-1, 3))  # [H*W C]
-    if np.percentile(off, 97) >= _TONED_97 or np.percentile(off, 90) >= _FAINT_90:
+    smooth = np.asarray(cv2.blur(lab, (3, 3)), np.float32)
+    whole = _judge_colours(smooth.reshape(-1, 3), _TONED_90)
+    prints = find_prints(lab)
+    if prints is None:
+        return whole
+    return _judge_colours(smooth[prints], _TONED_90 if whole is Tone.TONED else _SURELY_TONED_90)
+
+
+def _judge_colours(lab: FloatImage, toned_90: float) -> Tone:
+    """Judge colours (N, 3), toned if 90 of 100 are no further than `toned_90` from one tone."""
+    off = _off_tone(lab)
+    most, nearly_all = np.percentile(off, (90, 97))
+    if nearly_all >= _TONED_97 or most >= _FAINT_90:
         return Tone.COLOUR
-    return Tone.TONED if np.percentile(off, 90) < _TONED_90 else Tone.FAINT
+    return Tone.TONED if most < toned_90 else Tone.FAINT
 
 
 def _off_tone(lab: FloatImage) -> NDArray[np.float64]:

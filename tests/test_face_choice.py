@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ from gfprestore.face_choice import (
     AROUND_A_FACE,
     INSIDE_A_FACE,
     LANDMARKS_OUTSIDE,
+    MOST_CANDIDATES,
+    MOST_FACES,
     NOT_FROM_THE_FRONT,
     SAME_FACE_OVERLAP,
     Candidates,
@@ -91,6 +94,23 @@ def test_hundreds_of_faces_with_many_boxes_each() -> None:
     assert {(round(x / 60) * 60.0, round(y / 70) * 70.0) for x, y in middles(found)} == set(grid)
     areas = [np.prod(face.box[2:] - face.box[:2]) for face in found]
     assert areas == sorted(areas, reverse=True)
+
+
+def test_a_hundred_thousand_boxes_take_little_memory_and_the_surest_faces_stay() -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.uniform((0, 0, 5, 0), (9000, 6000, 60, 0.3), (100_000, 4))
+    rows[::200, 3] += 0.5
+    pool = candidates(*map(tuple, rows))
+    tracemalloc.start()
+    found = merge_candidates([pool])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 600e6
+    assert 500 < len(found.faces) <= MOST_FACES
+    assert len(found.refused) <= MOST_CANDIDATES
+    sure = pool.take(pool.scores >= 0.5)
+    kept = {tuple(face.box) for face in found.faces}
+    assert {tuple(face.box) for face in merge_candidates([sure]).faces} <= kept
 
 
 def test_of_two_sizes_the_fitting_one_gives_the_face() -> None:
