@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gfprestore.earlier import read_report
 from gfprestore.errors import ExitCode, OutputError, UsageError
 from gfprestore.folders import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Restored, Skipped, duration
 from gfprestore.reportfile import SCHEMA, ReportFile
-from gfprestore.reportfile import read_lines as read_report
 
 
 def job(name: str) -> Job:
@@ -44,7 +44,8 @@ def test_summary_names_every_kind() -> None:
     outcomes += [restored("m", 0), Skipped(job("s"), "exists"), Failed(job("f"), "bad")]
     report = counted(*outcomes, planned=20, age=42)
     assert report.summary() == (
-        "12 photos restored (31 faces), 2 without a face, 1 skipped, 1 failed, 4 not reached, in 42 s"
+        "12 photos restored (31 faces), 2 without a face, 1 skipped since its result exists (--overwrite writes it "
+        "anew), 1 failed, 4 not reached, in 42 s"
     )
 
 
@@ -55,6 +56,10 @@ def test_summary_names_every_kind() -> None:
         ([restored("a", 1)], "1 photo restored (1 face), in 30 s"),
         ([restored("a", 1, kept=1)], "1 photo restored (1 face, 1 kept as it was), in 30 s"),
         ([restored("a", 0, kept=2)], "1 photo restored (0 faces, 2 kept as they were), in 30 s"),
+        (
+            [Skipped(job("a"), ""), Skipped(job("b"), "")],
+            "0 photos restored, 2 skipped since their results exist (--overwrite writes them anew), in 30 s",
+        ),
         ([restored("a", 0)], "0 photos restored, 1 without a face, in 30 s"),
     ],
 )
@@ -79,7 +84,7 @@ def test_durations_read_well_and_never_say_sixty(seconds: float) -> None:
 
 
 def read_statuses(path: Path) -> dict[Path, object]:
-    return {source: line["status"] for source, line in read_report(path).items()}
+    return {source: line["status"] for source, line in read_report(path).lines.items()}
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
