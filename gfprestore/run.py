@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def run_jobs(
     """Restores all jobs, telling the user what happens, and returns the exit status.
 
     The report is complete whatever ends the run: photos that were not reached have their line too. After the first
-    Ctrl-C or SIGTERM photos that are being written are finished and told of, and the others dropped; a second one waits
-    only for the threads.
+    Ctrl-C or SIGTERM photos that are being written are finished and told of, and the others dropped; a second one drops
+    the faces that are being restored as well.
 
     Args:
         jobs: From `plan_jobs`.
@@ -171,19 +171,42 @@ def _restore_all(
     shows_progress: bool,
     stop: StopRequest,
 ) -> None:
-    with (
-        RunProgress(len(jobs), is_shown=shows_progress) as progress,
-        report.times or nullcontext(),
-        closing(restore_photos(jobs, models, options, chosen=chosen, should_stop=stop)) as outcomes,
-    ):
+    written: dict[Job, Restored] = {}
+    with ExitStack() as stack:
+        stack.callback(_count_unseen, written, report, lines)
+        progress = stack.enter_context(RunProgress(len(jobs), is_shown=shows_progress))
+        stack.enter_context(report.times or nullcontext())
+        stop.say = progress.say if shows_progress else say
+        outcomes = stack.enter_context(
+            closing(
+                restore_photos(
+                    jobs,
+                    models,
+                    options,
+                    chosen=chosen,
+                    should_stop=stop,
+                    note_written=lambda outcome: written.update({outcome.job: outcome}),
+                )
+            )
+        )
         for outcome in outcomes:
             report.add(outcome)
+            written.pop(outcome.job, None)
             if lines is not None:
                 lines.add(outcome)
             tell = progress.say if shows_progress else complain if isinstance(outcome, Failed) else say
             for line in _remarks(outcome):
                 tell(line)
             progress.show(report)
+
+
+def _count_unseen(written: Mapping[Job, Restored], report: Report, lines: ReportFile | None) -> None:
+    """Counts results that were finished after the run had left the stream, for whatever reason it did."""
+    for outcome in written.values():
+        report.add(outcome)
+    if lines is not None:
+        for outcome in written.values():
+            lines.add(outcome)
 
 
 def _remarks(outcome: Outcome) -> list[str]:
