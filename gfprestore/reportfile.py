@@ -42,6 +42,11 @@ from gfprestore.errors import OutputError, printable
 from gfprestore.folders import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Skipped
 
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
+
 FaceBox = tuple[float, float, float, float]
 """Left, top, right, bottom in photo pixel centres."""
 
@@ -60,7 +65,8 @@ class ReportFile:
         append: Go on in a file that holds earlier runs instead of starting anew.
 
     Raises:
-        OutputError: The file cannot be written, or holds something else than a report and would be lost.
+        OutputError: The file cannot be written, another run is writing it, or it holds something else than a report and
+            would be lost.
     """
 
     def __init__(self, name: str | Path, *, append: bool = False) -> None:
@@ -76,6 +82,11 @@ class ReportFile:
             # Such as the output folder, before the first result is there.
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             self._stream = Path(name).open("a", encoding="ascii", newline="\n")  # noqa: SIM115
+            if not _lock(self._stream):
+                self._stream.close()
+                raise OutputError(
+                    f"Another run is writing the report {printable(name)}; name another file with --report."
+                )
             if append and torn:
                 self._stream.write("\n")
         except OSError as error:
@@ -165,6 +176,22 @@ def _check_replaceable(path: Path) -> bool:
             raise OutputError(f"{printable(path)} exists and is not a report; name another file with --report.")
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) != b"\n"
+
+
+def _lock(stream: IO[str]) -> bool:
+    """Keeps other runs from a file until it is closed, where the system can; says if none has it.
+
+    Two runs in one file would each empty or mix what the other told.
+    """
+    if fcntl is None or not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return True
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # Such as a network folder without locks.
+        return True
+    return True
 
 
 def refused_line(item: RefusedRecord) -> dict[str, object]:

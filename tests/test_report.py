@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -177,6 +178,35 @@ def test_a_photo_named_by_mistake_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a report"):
         read_statuses(path)
     assert path.read_bytes() == b"\xff\xd8\xff"
+
+
+def test_two_runs_do_not_write_one_report(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    path = tmp_path / "r"
+    with ReportFile(path) as file:
+        file.start(1, {})
+        for append in (False, True):
+            with pytest.raises(OutputError, match=r"Another run is writing .*name another file with --report"):
+                ReportFile(path, append=append)
+        file.add(restored("a", 1))
+    assert read_statuses(path) == {job("a").source: "restored"}
+    for name in (path, os.devnull, os.devnull):
+        ReportFile(name, append=True).close()
+    with ReportFile(os.devnull) as one, ReportFile(os.devnull) as other:
+        one.start(1, {})
+        other.start(1, {})
+
+
+def test_a_report_may_go_where_locks_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with ReportFile(tmp_path / "r") as file:
+        file.start(0, {})
+    assert read_statuses(tmp_path / "r") == {}
 
 
 def test_the_folders_of_a_report_are_made(tmp_path: Path) -> None:
