@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,16 @@ from gfprestore.reportfile import FaceBox
 
 NOT_LISTED = "The report of --faces-from does not list this photo's faces, so none was restored."
 """What is told of a photo that a choice of faces says nothing about."""
+
+
+def not_found(missed: int) -> str:
+    """What is told of a photo in which chosen faces are not found again."""
+    faces = "1 face" if missed == 1 else f"{missed} faces"
+    verb = "was" if missed == 1 else "were"
+    return (
+        f"{faces} that the report of --faces-from lists {verb} not found again; use that run's --detector, "
+        "--detection-threshold and --min-face."
+    )
 
 
 @dataclass(frozen=True)
@@ -93,14 +104,30 @@ def _source_of(line: Mapping[str, object], path: Path, number: int) -> Path:
 def _boxes_of(line: Mapping[str, object], path: Path, number: int) -> dict[int, list[FaceBox]]:
     faces = line["faces"]
     found: dict[int, list[FaceBox]] = {}
-    try:
-        if not isinstance(faces, list):
-            raise TypeError
-        for face in faces:
-            left, top, right, bottom = (float(side) for side in face["box"])
-            found.setdefault(int(face.get("page", 1)) - 1, []).append((left, top, right, bottom))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"Line {number} of {printable(path)} has a face without a box of four numbers; check --faces-from."
-        ) from error
+    for face in faces if isinstance(faces, list) else [None]:
+        described = face if isinstance(face, dict) else {}
+        box, page = _box(described.get("box")), described.get("page", 1)
+        if box is None:
+            raise UsageError(
+                f"Line {number} of {printable(path)} has a face without a box of four numbers, left and top before "
+                "right and bottom; check --faces-from."
+            )
+        if type(page) is not int or page < 1:
+            raise UsageError(
+                f"Line {number} of {printable(path)} has a face whose page is no whole number from 1; "
+                "check --faces-from."
+            )
+        found.setdefault(page - 1, []).append(box)
     return found
+
+
+def _box(sides: object) -> FaceBox | None:
+    """A box as JSON holds it; None where it is none, such as text, whose letters would else be taken one by one."""
+    if not isinstance(sides, list) or len(sides) != 4 or any(type(side) not in (int, float) for side in sides):
+        return None
+    try:
+        left, top, right, bottom = (float(side) for side in sides)
+    except OverflowError:
+        return None
+    is_box = all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom
+    return (left, top, right, bottom) if is_box else None

@@ -257,9 +257,14 @@ def box_of(face: DetectedFace) -> FaceBox:
     return left, top, right, bottom
 
 
-def faces_at(faces: Sequence[DetectedFace], boxes: Sequence[FaceBox]) -> list[DetectedFace]:
-    """Keep the faces that lie where somebody chose them: those that share `SAME_FACE_OVERLAP` with a box."""
+def faces_at(faces: Sequence[DetectedFace], boxes: Sequence[FaceBox]) -> tuple[list[DetectedFace], int]:
+    """Keep the faces that lie where somebody chose them: those that share `SAME_FACE_OVERLAP` with a box.
+
+    Returns:
+        These faces, and the number of boxes at which there is none.
+    """
     if not faces or not boxes:
-        return []
+        return [], len(boxes)
     overlap = box_overlaps(np.stack([face.box for face in faces]), np.array(boxes, np.float64))  # [faces boxes]
-    return [face for face, best in zip(faces, overlap.max(axis=1), strict=True) if best > SAME_FACE_OVERLAP]
+    kept = [face for face, best in zip(faces, overlap.max(axis=1), strict=True) if best > SAME_FACE_OVERLAP]
+    return kept, int((overlap.max(axis=0) <= SAME_FACE_OVERLAP).sum())

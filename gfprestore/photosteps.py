@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gfprestore import __version__
 from gfprestore.background import ResizeUpscaler
+from gfprestore.chosenfaces import not_found
 from gfprestore.colorize import colorize_photo
 from gfprestore.colour import to_8_bits, to_srgb, two_way_profile
 from gfprestore.colouring import coloured_faces, decide_colouring
@@ -59,10 +60,18 @@ def open_page(job: Job, options: RestoreOptions, page: int = 0) -> Photo:
 def with_faces(work: OpenPhoto, models: Models, options: RestoreOptions) -> tuple[OpenPhoto, Crops]:
     """Returns the photo with its faces, and their crops."""
     wanted = None if work.wanted is None else work.wanted.get(work.page, ())
-    faces, refused = find_faces(work.photo, models.detector, models.restorer.size, options, wanted)
+    faces = find_faces(work.photo, models.detector, models.restorer.size, options, wanted)
+    photo = _with_note_of_missed(work, faces.missed)
     profile = two_way_profile(work.photo.metadata.icc_profile)  # What the networks draw has to go into the photo.
-    crops = [to_8_bits(to_srgb(face.crop, profile)) for face in faces]
-    return replace(work, faces=faces, refused=refused), crops
+    crops = [to_8_bits(to_srgb(face.crop, profile)) for face in faces.chosen]
+    return replace(work, photo=photo, faces=faces.chosen, refused=faces.refused), crops
+
+
+def _with_note_of_missed(work: OpenPhoto, missed: int) -> Photo:
+    """Returns the photo with a warning where faces that were chosen by hand are not found on its page, or no page."""
+    if work.page == 0 and work.wanted is not None:
+        missed += sum(len(boxes) for page, boxes in work.wanted.items() if page >= work.photo.pages)
+    return replace(work.photo, warnings=(*work.photo.warnings, not_found(missed))) if missed else work.photo
 
 
 def restore_crops(models: Models, crops: Crops) -> list[RestoredCrop]:

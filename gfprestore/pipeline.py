@@ -28,7 +28,7 @@ from gfprestore.inwork import OpenPhoto, in_hand, stamp_of
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
 from gfprestore.photosteps import Crops, finish_photo, open_page, restore_crops, with_faces
-from gfprestore.report import Failed, Outcome, Skipped
+from gfprestore.report import Failed, Outcome, Restored, Skipped
 from gfprestore.retouch import RestoredCrop
 from gfprestore.stagetimes import Stopwatch
 from gfprestore.streams import map_ahead, map_batched
@@ -47,6 +47,7 @@ def restore_photos(
     *,
     chosen: ChosenFaces | None = None,
     should_stop: Callable[[], bool] = bool,
+    note_written: Callable[[Restored], None] = lambda _: None,
 ) -> Generator[Outcome]:
     """Restores photos one after another and yields what became of each, in order.
 
@@ -61,6 +62,8 @@ def restore_photos(
         chosen: Boxes of the faces to restore; None reads the file of `options.faces_from`, if there is one.
         should_stop: Asked between the steps, in any thread; once it says yes it must go on to. Photos that are being
             written then are finished and yielded, the others dropped, and the generator ends.
+        note_written: Told of every result as soon as it is written, in any thread: whoever leaves the generator early
+            learns so of those that it did not come to yield.
 
     Raises:
         UsageError: The file of `faces_from` cannot be read.
@@ -84,7 +87,7 @@ def restore_photos(
         weigh=_pixel_bytes,
         limit=plan.queue_bytes,
     )
-    finish = partial(_finish, models=models, options=options, should_stop=should_stop)
+    finish = partial(_finish, models=models, options=options, should_stop=should_stop, note_written=note_written)
     outcomes = map_ahead(
         restored,
         finish,
@@ -161,6 +164,7 @@ def _finish(
     models: Models,
     options: RestoreOptions,
     should_stop: Callable[[], bool],
+    note_written: Callable[[Restored], None],
 ) -> Outcome | None:
     work, restored = batched
     if not isinstance(work, OpenPhoto):
@@ -170,7 +174,9 @@ def _finish(
         return None
     try:
         with in_hand(work.job):
-            return finish_photo(work, crops, models, options, should_stop)
+            outcome = finish_photo(work, crops, models, options, should_stop)
+        note_written(outcome)
+        return outcome
     except DroppedError:
         return None
     except TargetExistsError:

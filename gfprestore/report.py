@@ -197,13 +197,18 @@ class Report:
         parts = [f"{first} ({', '.join(detail)})" if self.restored else first]
         for number, what in (
             (self.without_face, "without a face"),
-            (self.skipped, "skipped"),
+            (self.skipped, _skipped(self.skipped)),
             (self.failed, "failed"),
             (self.unreached, "not reached"),
         ):
             if number:
                 parts.append(f"{number} {what}")
         return ", ".join(parts) + f", in {duration(self.seconds)}"
+
+
+def _skipped(number: int) -> str:
+    results, them = ("its result exists", "it") if number == 1 else ("their results exist", "them")
+    return f"skipped since {results} (--overwrite writes {them} anew)"
 
 
 def _count(number: int, what: str) -> str:

@@ -6,9 +6,10 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
   text, "options": {...}, "models": {...}}`. The options are the fields of `RestoreOptions`. The models are `device`,
   `precision`, `face`, `detector`, `parser` and `recogniser` (each `{"name": text, "sha256": text}`, where there is
   one), `background` and `colour` (what they are, in words) and `weights` (name -> SHA-256 of what those two read). The
-  models are `{}` where the run ended before they were loaded.
-- Where a run resumes another, whose report is another file, that one's lines of the photos that are finished follow,
-  with `"earlier": true`; neither `photos` nor the last line counts them.
+  models are `{}` where none were loaded, since the run ended before or had nothing to do.
+- What an earlier report told and is still true follows, with `"earlier": true`: where a run resumes another, whose
+  report is another file, that one's lines of the photos that are finished; and where the file held a report before, its
+  lines of the photos that are skipped now since their results exist. Neither `photos` nor the last line counts these.
 - One line per source, written as soon as it is known: `{"kind": "photo", "status": S, "source": path, "target": path,
   ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `faces`, `seconds` (by stage) and
   `warnings`; `skipped` adds `reason`; `failed` adds `error`; `unreached`, for photos that the run did not come to, adds
@@ -30,15 +31,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from gfprestore.errors import OutputError, UsageError, printable
+from gfprestore.errors import OutputError, printable
 from gfprestore.folders import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Skipped
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
 
 FaceBox = tuple[float, float, float, float]
 """Left, top, right, bottom in photo pixel centres."""
@@ -51,19 +58,21 @@ class ReportFile:
     """Writes a run's lines as they come; use it as a context manager.
 
     Every line is flushed, so that a killed run loses at most the line it was writing, and the file is synced to disk
-    at the end.
+    at the end. What the file held stays until `start`, so that a run that is killed before loses nothing of it.
 
     Args:
         name: The file, or `-` for standard output.
         append: Go on in a file that holds earlier runs instead of starting anew.
 
     Raises:
-        OutputError: The file cannot be written, or holds something else than a report and would be lost.
+        OutputError: The file cannot be written, another run is writing it, or it holds something else than a report and
+            would be lost.
     """
 
     def __init__(self, name: str | Path, *, append: bool = False) -> None:
         self._name = str(name)
         self._seen: set[Job] = set()
+        self._replaces = not append and self._name != "-"
         self._stream: IO[str]
         if self._name == "-":
             self._stream = sys.stdout
@@ -72,7 +81,12 @@ class ReportFile:
             torn = _check_replaceable(Path(name))
             # Such as the output folder, before the first result is there.
             Path(name).parent.mkdir(parents=True, exist_ok=True)
-            self._stream = Path(name).open("a" if append else "w", encoding="ascii", newline="\n")  # noqa: SIM115
+            self._stream = Path(name).open("a", encoding="ascii", newline="\n")  # noqa: SIM115
+            if not _lock(self._stream):
+                self._stream.close()
+                raise OutputError(
+                    f"Another run is writing the report {printable(name)}; name another file with --report."
+                )
             if append and torn:
                 self._stream.write("\n")
         except OSError as error:
@@ -94,8 +108,14 @@ class ReportFile:
         Args:
             photos: How many sources there are to do.
             run: Facts about the run, such as version and options.
-            earlier: Lines of the report that is gone on from, for the sources that are left out.
+            earlier: Lines of earlier reports that stay true, for the sources that are left out or skipped.
         """
+        if self._replaces:
+            try:
+                if stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
+                    self._stream.truncate(0)
+            except OSError as error:
+                raise self._failure(error) from error
         self._write({"schema": SCHEMA, "kind": "run", "photos": photos, **run})
         for line in earlier:
             self._write({**line, "earlier": True})
@@ -146,7 +166,7 @@ class ReportFile:
 
 def _check_replaceable(path: Path) -> bool:
     """Refuses a file that is no report, so that a photo named by mistake is not lost; says if its last line is torn."""
-    if not path.exists():
+    if not path.is_file():
         return False
     with path.open("rb") as stream:
         start = stream.read(10)
@@ -156,6 +176,22 @@ def _check_replaceable(path: Path) -> bool:
             raise OutputError(f"{printable(path)} exists and is not a report; name another file with --report.")
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) != b"\n"
+
+
+def _lock(stream: IO[str]) -> bool:
+    """Keeps other runs from a file until it is closed, where the system can; says if none has it.
+
+    Two runs in one file would each empty or mix what the other told.
+    """
+    if fcntl is None or not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return True
+    try:
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # Such as a network folder without locks.
+        return True
+    return True
 
 
 def refused_line(item: RefusedRecord) -> dict[str, object]:
@@ -215,37 +251,3 @@ def summary_line(report: Report, exit_code: int | None = None) -> dict[str, obje
 
 def _paths(job: Job) -> dict[str, object]:
     return {"source": str(job.source), "target": str(job.target)}
-
-
-def read_lines(path: Path) -> dict[Path, dict[str, object]]:
-    """The last line of every source in a report file: what a later run must still do, and what it need not.
-
-    A last line torn by a kill is passed over.
-
-    Returns:
-        Source as it was named -> its line, with its `status`.
-
-    Raises:
-        UsageError: The file is missing or no report of this schema.
-    """
-    found: dict[Path, dict[str, object]] = {}
-    try:
-        with path.open(encoding="ascii", errors="replace") as stream:
-            lines = (_parse(line) for line in stream)
-            if next(lines, {}).get("schema") != SCHEMA:
-                raise UsageError(f"{printable(path)} is not a report of schema {SCHEMA}; name one that --report wrote.")
-            for line in lines:
-                if line.get("kind") == "photo" and "source" in line:
-                    found[Path(str(line["source"]))] = line
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"The report {printable(path)} cannot be read ({reason}); check --resume.") from error
-    return found
-
-
-def _parse(text: str) -> dict[str, object]:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return {}
-    return line if isinstance(line, dict) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from gfprestore.atomic import remove_leftovers
 from gfprestore.chosenfaces import ChosenFaces, read_faces_of
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
+from gfprestore.earlier import Line, read_report
 from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
 from gfprestore.folders import Job
 from gfprestore.machine import usable_cores
@@ -21,15 +22,12 @@ from gfprestore.options import RestoreOptions
 from gfprestore.pipeline import restore_photos
 from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
-from gfprestore.reportfile import ReportFile, read_lines
+from gfprestore.reportfile import ReportFile
 from gfprestore.stagetimes import StageTimes
 from gfprestore.stopping import StopRequest
 from gfprestore.workplan import plan_work
 
 Say = Callable[[str], None]
-
-FINISHED = frozenset({"restored"})
-"""Statuses of an earlier report that a resumed run need not do again."""
 
 
 def run_jobs(
@@ -46,8 +44,8 @@ def run_jobs(
     """Restores all jobs, telling the user what happens, and returns the exit status.
 
     The report is complete whatever ends the run: photos that were not reached have their line too. After the first
-    Ctrl-C or SIGTERM photos that are being written are finished and told of, and the others dropped; a second one waits
-    only for the threads.
+    Ctrl-C or SIGTERM photos that are being written are finished and told of, and the others dropped; a second one drops
+    the faces that are being restored as well.
 
     Args:
         jobs: From `plan_jobs`.
@@ -65,10 +63,10 @@ def run_jobs(
         KeyboardInterrupt: It was interrupted or terminated; the summary has been said too.
     """
     complain = complain or say
-    earlier: list[dict[str, object]] = []
+    earlier: list[Line] = []
     chosen = _read_choice(options.faces_from, jobs, report_name, resume)
-    if resume is not None:
-        jobs, earlier = _unfinished(jobs, resume, say)
+    if resume is not None and not _is_first_run(resume, report_name):
+        jobs, earlier = _unfinished(jobs, resume, options, say)
     _tidy_up(jobs, options)
     plan = plan_work(options.batch_size)
     times = StageTimes(plan.threads, usable_cores()) if profiles else None
@@ -78,17 +76,21 @@ def run_jobs(
         goes_on = resume is not None and report_name is not None and _is_same_file(Path(report_name), resume)
         if report_name is not None:
             lines = stack.enter_context(ReportFile(report_name, append=goes_on))
+            if not goes_on:
+                earlier += _still_true(report_name, jobs, options)
         stop = stack.enter_context(StopRequest())
         stack.enter_context(_accounting(report, lines, jobs, say, complain, stop))
         models = None
         try:
-            with download_progress(is_shown=shows_progress) as progress:
-                models = load_models(options, say, progress)
+            if jobs:
+                with download_progress(is_shown=shows_progress) as progress:
+                    models = load_models(options, say, progress)
         finally:
             if lines is not None:
                 lines.start(len(jobs), _run_facts(options, models), () if goes_on else earlier)
         stop.waits = True
-        _restore_all(jobs, models, options, chosen, report, lines, say, complain, shows_progress, stop)
+        if models is not None:
+            _restore_all(jobs, models, options, chosen, report, lines, say, complain, shows_progress, stop)
         stop.raise_if_asked()
     return report.exit_code
 
@@ -169,19 +171,42 @@ def _restore_all(
     shows_progress: bool,
     stop: StopRequest,
 ) -> None:
-    with (
-        RunProgress(len(jobs), is_shown=shows_progress) as progress,
-        report.times or nullcontext(),
-        closing(restore_photos(jobs, models, options, chosen=chosen, should_stop=stop)) as outcomes,
-    ):
+    written: dict[Job, Restored] = {}
+    with ExitStack() as stack:
+        stack.callback(_count_unseen, written, report, lines)
+        progress = stack.enter_context(RunProgress(len(jobs), is_shown=shows_progress))
+        stack.enter_context(report.times or nullcontext())
+        stop.say = progress.say if shows_progress else say
+        outcomes = stack.enter_context(
+            closing(
+                restore_photos(
+                    jobs,
+                    models,
+                    options,
+                    chosen=chosen,
+                    should_stop=stop,
+                    note_written=lambda outcome: written.update({outcome.job: outcome}),
+                )
+            )
+        )
         for outcome in outcomes:
             report.add(outcome)
+            written.pop(outcome.job, None)
             if lines is not None:
                 lines.add(outcome)
             tell = progress.say if shows_progress else complain if isinstance(outcome, Failed) else say
             for line in _remarks(outcome):
                 tell(line)
             progress.show(report)
+
+
+def _count_unseen(written: Mapping[Job, Restored], report: Report, lines: ReportFile | None) -> None:
+    """Counts results that were finished after the run had left the stream, for whatever reason it did."""
+    for outcome in written.values():
+        report.add(outcome)
+    if lines is not None:
+        for outcome in written.values():
+            lines.add(outcome)
 
 
 def _remarks(outcome: Outcome) -> list[str]:
@@ -194,18 +219,30 @@ def _remarks(outcome: Outcome) -> list[str]:
     return []
 
 
-def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> tuple[list[Job], list[dict[str, object]]]:
+def _is_first_run(resume: Path, report_name: str | None) -> bool:
+    """Whether a run goes on in a report that is not there yet: a command that is repeated until all is done."""
+    is_one = report_name is not None and os.path.realpath(resume) == os.path.realpath(report_name)
+    return is_one and not os.path.lexists(resume)
+
+
+def _unfinished(jobs: Sequence[Job], resume: Path, options: RestoreOptions, say: Say) -> tuple[list[Job], list[Line]]:
     """The jobs that are left, and the lines of the others in the report."""
-    lines = read_lines(resume)
-    left, finished = [], []
-    for job in jobs:
-        line = lines.get(job.source, {})
-        if line.get("status") in FINISHED and os.path.lexists(job.target):
-            finished.append(line)
-        else:
-            left.append(job)
+    run = read_report(resume)
+    finished = run.with_results(jobs, counts_skipped=not options.overwrite)
     say(f"{len(finished)} of {len(jobs)} photos are finished according to {printable(resume)}.")
-    return left, finished
+    differences = run.differences(_named(options)) if finished else []
+    if differences:
+        say(f"These were made with other options: {', '.join(differences)}; without --resume, --overwrite does all.")
+    return [job for job in jobs if job not in finished], list(finished.values())
+
+
+def _still_true(report_name: str, jobs: Sequence[Job], options: RestoreOptions) -> list[Line]:
+    """What the report in the place of the new one tells of photos that will be skipped: the same command again."""
+    path = Path(report_name)
+    if options.overwrite or report_name == "-" or not path.is_file() or not path.stat().st_size:
+        return []
+    run = read_report(path, option="--report")
+    return list(run.with_results(jobs, counts_skipped=False).values())
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
@@ -214,6 +251,10 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 def _run_facts(options: RestoreOptions, models: Models | None) -> dict[str, object]:
     """What the first line of a report tells beside the number of photos."""
+    return {"version": __version__, "options": _named(options), "models": dict(models.facts) if models else {}}
+
+
+def _named(options: RestoreOptions) -> dict[str, object]:
+    """The options as JSON can hold them."""
     chosen = dataclasses.asdict(options)
-    named = {key: str(value) if isinstance(value, Path) else value for key, value in chosen.items()}
-    return {"version": __version__, "options": named, "models": dict(models.facts) if models else {}}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in chosen.items()}

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from gfprestore.command import Terminated
+
+STOPPING = "Stopping: photos that are being written are finished first, the others are left for another run."
+"""What is told after the first signal."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -16,8 +20,10 @@ class StopRequest:
     """Takes both signals while its block runs; call it to ask whether one came.
 
     An exception that a signal raises lands between any two steps, and so between the writing of a photo and the line
-    that tells of it. While `waits` is set, the first signal therefore only changes the answer of this object; a second
-    one raises, for who cannot wait for what is in work. Until then, such as during a download, the first one raises.
+    that tells of it. While `waits` is set, the first signal therefore only changes the answer of this object, and is
+    told; a second one raises, for who cannot wait for what is in work, and further ones change nothing: threads write
+    to the end what they began, and what they wrote is then counted. Until then, such as during a download, every one
+    raises.
 
     In a thread other than the main one, where Python handles no signals, and for a signal that the process was told to
     ignore, nothing is taken.
@@ -27,8 +33,12 @@ class StopRequest:
         self.waits = False
         """Whether the run asks often enough that the first signal need not raise."""
         self.is_over = False
-        """Whether the run is only closing its account: a signal then changes nothing, since it ends at once anyway."""
+        """Whether the run is only closing its account: a signal then changes nothing, since it ends soon anyway."""
+        self.say: Callable[[str], None] = lambda _: None
+        """Takes the line that is told after the first signal, in a thread of its own."""
         self._received: int | None = None
+        self._wakes = threading.Event()
+        self._teller: threading.Thread | None = None
         self._previous: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -39,6 +49,9 @@ class StopRequest:
         """Takes the signals."""
         if threading.current_thread() is threading.main_thread():
             taken = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            # Begun now, since what handles a signal, between any two steps, can neither write nor begin a thread.
+            self._teller = threading.Thread(target=self._tell, daemon=True)
+            self._teller.start()
             self._previous = {number: signal.signal(number, self._take) for number in taken}
         return self
 
@@ -49,6 +62,9 @@ class StopRequest:
         for number, handler in self._previous.items():
             # None stands for a handler that no Python code set, and that none can set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._teller is not None:
+            self._wakes.set()
+            self._teller.join()
 
     def raise_if_asked(self) -> None:
         """Raises what the signal would have raised at once.
@@ -64,5 +80,14 @@ class StopRequest:
             return
         came_before = self._received is not None
         self._received = self._received or number
-        if came_before or not self.waits:
+        if not self.waits:
             self.raise_if_asked()
+        if came_before:
+            self.is_over = True
+            self.raise_if_asked()
+        self._wakes.set()
+
+    def _tell(self) -> None:
+        self._wakes.wait()
+        if self._received is not None and self.waits:
+            self.say(STOPPING)

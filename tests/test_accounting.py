@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,7 +31,8 @@ from gfprestore.errors import ExitCode
 from gfprestore.models import Models
 from gfprestore.outofmemory import out_of_memory
 from gfprestore.photo import FoundFaces
-from gfprestore.stopping import StopRequest
+from gfprestore.reportfile import ReportFile
+from gfprestore.stopping import STOPPING, StopRequest
 
 PHOTOS = 9
 THE_ONE = 4
@@ -363,6 +365,67 @@ def test_a_name_too_long_for_its_result_is_one_failure(album: Path, tmp_path: Pa
         assert "too long to be written" in result.stderr
         assert len(list((tmp_path / "out").iterdir())) == PHOTOS - 1
         assert call(album / ("y" * 300), "-o", tmp_path / "out")[0] == ExitCode.USAGE
+
+
+def slowly(patch: Patch, act: Callable[[], object]) -> None:
+    """Lets photos be written for a while, and something happen when the third of them is begun."""
+    usual = photowrite.write_photo
+    calls = iter(range(1000))
+
+    def write(path: Path, *arguments: Any, **settings: Any) -> object:
+        if next(calls) == 2:
+            act()
+        time.sleep(0.3)
+        return usual(path, *arguments, **settings)
+
+    patch.setattr(photosteps, "write_photo", write)
+
+
+def test_two_signals_in_a_row_leave_no_result_untold(album: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "out", tmp_path / "report.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)
+        taken, take = threading.Semaphore(0), StopRequest._take
+
+        def counted(*arguments: Any) -> None:
+            try:
+                take(*arguments)
+            finally:
+                taken.release()
+
+        def interrupt_twice() -> None:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                taken.acquire(timeout=60)
+
+        patch.setattr(StopRequest, "_take", counted)
+        use(patch, fake_models(darken))
+        slowly(patch, interrupt_twice)
+        code, result = call(album, "-o", out, "--report", report)
+    assert code == ExitCode.INTERRUPTED
+    statuses = check_account(report, album, out, {path.name for path in album.iterdir()}, code)
+    assert statuses["restored"] >= 1
+    assert statuses["unreached"] >= 1
+    assert result.stderr.count(STOPPING) == 1
+
+
+def test_a_report_that_breaks_off_leaves_no_result_uncounted(album: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, fake_models(darken))
+        slowly(patch, lambda: None)
+
+        def write(self: ReportFile, line: dict[str, object]) -> None:
+            if line["kind"] == "photo":
+                raise self._failure(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+
+        patch.setattr(ReportFile, "_write", write)
+        code, result = call(album, "-o", out, "--report", tmp_path / "report.jsonl")
+    assert code == ExitCode.OUTPUT
+    assert "Broken pipe" in result.stderr
+    left = PHOTOS - len(list(out.iterdir()))
+    assert 0 < left < PHOTOS
+    assert f"{left} not reached" in result.stderr
 
 
 def many_pages(path: Path, pages: int) -> Path:

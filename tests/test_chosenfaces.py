@@ -14,13 +14,31 @@ from fakes import fake_models
 from PIL import Image
 
 from gfprestore import run
-from gfprestore.chosenfaces import NOT_LISTED, read_faces, read_faces_of
+from gfprestore.chosenfaces import NOT_LISTED, not_found, read_faces, read_faces_of
 from gfprestore.errors import ExitCode, UsageError
 
 
 def photo_line(source: Path | str, faces: int = 1) -> str:
     boxes = [{"box": [10.0 * index, 1, 10 * index + 8, 9]} for index in range(faces)]
     return json.dumps({"kind": "photo", "status": "restored", "source": str(source), "faces": boxes})
+
+
+def face_line(box: str, page: str = "1") -> str:
+    return f'{{"kind": "photo", "source": "b.png", "faces": [{{"box": {box}, "page": {page}}}]}}'
+
+
+NO_BOXES = (
+    '"1234"',
+    '["0", "0", "9", "9"]',
+    "[0, 0, 9]",
+    "[0, 0, 9, true]",
+    "[NaN, 0, 9, 9]",
+    "[0, 0, Infinity, 9]",
+    f"[0, 0, 9, 1{400 * '0'}]",
+    "[9, 0, 9, 9]",
+    "[0, 9, 9, 0]",
+)
+NO_PAGES = ("0", "-1", "1.5", '"2"', "true", "null")
 
 
 def write_report(path: Path, *lines: str) -> Path:
@@ -49,6 +67,9 @@ def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("[1, 2]", "Line 3 of .* is no line of a report"),
         ('{"kind": "photo", "faces": []}', "Line 3 of .* names no source"),
         ('{"kind": "photo", "source": "b.png", "faces": [{}]}', "Line 3 of .* without a box"),
+        ('{"kind": "photo", "source": "b.png", "faces": "none"}', "Line 3 of .* without a box"),
+        *((face_line(box), "Line 3 of .* without a box") for box in NO_BOXES),
+        *((face_line("[0, 0, 9, 9]", page), "Line 3 of .* whose page is no whole number") for page in NO_PAGES),
     ],
 )
 def test_a_line_that_was_damaged_is_named(tmp_path: Path, damaged: str, said: str) -> None:
@@ -99,6 +120,57 @@ def test_a_photo_that_the_report_does_not_list_is_told(album: Path, tmp_path: Pa
     assert f"a.png: {NOT_LISTED}" not in result.stderr
     photos = [json.loads(line) for line in again.read_text().splitlines()][1:-1]
     assert [len(line["faces"]) for line in photos] == [1, 0]
+
+
+def report_without(path: Path, name: str) -> None:
+    """Takes all faces of one photo out of a report."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    emptied = [{**line, "faces": []} if Path(str(line.get("source"))).name == name else line for line in lines]
+    path.write_text("\n".join(json.dumps(line) for line in emptied) + "\n")
+
+
+def test_chosen_faces_that_are_not_found_again_are_told(album: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.jsonl"
+    off = [{"box": [500, 500, 510, 510]}, {"box": [1, 1, 3, 3]}, {"box": [30, 10, 60, 40], "page": 2}]
+    lines = [
+        json.dumps({"kind": "photo", "source": str(album / name), "faces": faces})
+        for name, faces in (("a.png", off), ("b.png", off[:1]))
+    ]
+    chosen = write_report(tmp_path / "chosen.jsonl", *lines)
+    code, result = call(album, "-o", tmp_path / "out", "--faces-from", chosen, "--report", again)
+    assert code == ExitCode.OK
+    assert f"note: {album / 'a.png'}: {not_found(3)}" in result.stderr
+    assert f"note: {album / 'b.png'}: {not_found(1)}" in result.stderr
+    assert "1 face that the report of --faces-from lists was not found again; use that run's --detector" in not_found(1)
+    assert "3 faces that the report of --faces-from lists were not" in not_found(3)
+
+
+def test_faces_that_were_left_out_by_hand_are_not_told_as_missing(album: Path, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen.jsonl"
+    call(album, "-o", tmp_path / "out", "--report", chosen)
+    report_without(chosen, "b.png")
+    _, result = call(album, "-o", tmp_path / "out", "--overwrite", "--faces-from", chosen)
+    assert "note:" not in result.stderr
+    assert "1 photo restored (1 face), 1 without a face" in result.stderr
+
+
+def test_crops_whose_face_was_left_out_keep_their_own_pixels(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "load_models", lambda *_: fake_models(lambda crop: crop // 2))
+    chosen, out = tmp_path / "chosen.jsonl", tmp_path / "out"
+    arguments = (album, "-o", out, "--aligned", "--upscale", 1)
+    call(*arguments, "--report", chosen)
+    report_without(chosen, "b.png")
+    code, result = call(*arguments, "--overwrite", "--faces-from", chosen)
+    assert code == ExitCode.OK
+    assert "1 photo restored (1 face), 1 without a face" in result.stderr
+    assert "note:" not in result.stderr
+    is_same = {
+        name: bool((np.asarray(Image.open(out / name)) == np.asarray(Image.open(album / name))).all())
+        for name in ("a.png", "b.png")
+    }
+    assert is_same == {"a.png": False, "b.png": True}
 
 
 @pytest.mark.parametrize("lines", [("not JSON",), (), (photo_line("elsewhere/a.png"),)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -12,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gfprestore.earlier import read_report
 from gfprestore.errors import ExitCode, OutputError, UsageError
 from gfprestore.folders import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Restored, Skipped, duration
 from gfprestore.reportfile import SCHEMA, ReportFile
-from gfprestore.reportfile import read_lines as read_report
 
 
 def job(name: str) -> Job:
@@ -44,7 +45,8 @@ def test_summary_names_every_kind() -> None:
     outcomes += [restored("m", 0), Skipped(job("s"), "exists"), Failed(job("f"), "bad")]
     report = counted(*outcomes, planned=20, age=42)
     assert report.summary() == (
-        "12 photos restored (31 faces), 2 without a face, 1 skipped, 1 failed, 4 not reached, in 42 s"
+        "12 photos restored (31 faces), 2 without a face, 1 skipped since its result exists (--overwrite writes it "
+        "anew), 1 failed, 4 not reached, in 42 s"
     )
 
 
@@ -55,6 +57,10 @@ def test_summary_names_every_kind() -> None:
         ([restored("a", 1)], "1 photo restored (1 face), in 30 s"),
         ([restored("a", 1, kept=1)], "1 photo restored (1 face, 1 kept as it was), in 30 s"),
         ([restored("a", 0, kept=2)], "1 photo restored (0 faces, 2 kept as they were), in 30 s"),
+        (
+            [Skipped(job("a"), ""), Skipped(job("b"), "")],
+            "0 photos restored, 2 skipped since their results exist (--overwrite writes them anew), in 30 s",
+        ),
         ([restored("a", 0)], "0 photos restored, 1 without a face, in 30 s"),
     ],
 )
@@ -79,7 +85,7 @@ def test_durations_read_well_and_never_say_sixty(seconds: float) -> None:
 
 
 def read_statuses(path: Path) -> dict[Path, object]:
-    return {source: line["status"] for source, line in read_report(path).items()}
+    return {source: line["status"] for source, line in read_report(path).lines.items()}
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
@@ -172,6 +178,35 @@ def test_a_photo_named_by_mistake_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a report"):
         read_statuses(path)
     assert path.read_bytes() == b"\xff\xd8\xff"
+
+
+def test_two_runs_do_not_write_one_report(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    path = tmp_path / "r"
+    with ReportFile(path) as file:
+        file.start(1, {})
+        for append in (False, True):
+            with pytest.raises(OutputError, match=r"Another run is writing .*name another file with --report"):
+                ReportFile(path, append=append)
+        file.add(restored("a", 1))
+    assert read_statuses(path) == {job("a").source: "restored"}
+    for name in (path, os.devnull, os.devnull):
+        ReportFile(name, append=True).close()
+    with ReportFile(os.devnull) as one, ReportFile(os.devnull) as other:
+        one.start(1, {})
+        other.start(1, {})
+
+
+def test_a_report_may_go_where_locks_are_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with ReportFile(tmp_path / "r") as file:
+        file.start(0, {})
+    assert read_statuses(tmp_path / "r") == {}
 
 
 def test_the_folders_of_a_report_are_made(tmp_path: Path) -> None:

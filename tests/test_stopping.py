@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gfprestore.command import Terminated
-from gfprestore.stopping import StopRequest
+from gfprestore.stopping import STOPPING, StopRequest
 
 BOTH = pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 
@@ -43,6 +43,21 @@ def test_a_second_signal_raises_what_the_first_one_was(number: signal.Signals, k
         signal.raise_signal(number)
         with pytest.raises(kind):
             signal.raise_signal(signal.SIGINT)
+
+
+@BOTH
+def test_only_the_second_signal_raises_and_the_first_is_told(number: signal.Signals, kind: type[BaseException]) -> None:
+    said: list[str] = []
+    with StopRequest() as stop:
+        stop.waits, stop.say = True, said.append
+        signal.raise_signal(number)
+        with pytest.raises(kind):
+            signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert stop()
+    assert said == [STOPPING]
+    with StopRequest() as stop:
+        stop.waits, stop.say = True, pytest.fail
 
 
 @BOTH
