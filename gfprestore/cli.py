@@ -75,7 +75,13 @@ def main(
     options = RestoreOptions(**chosen)
     from gfprestore.folders import plan_jobs
 
-    jobs = plan_jobs(inputs, output, format=options.format, follows_links=options.follow_links)
+    jobs = plan_jobs(
+        inputs,
+        output,
+        format=options.format,
+        follows_links=options.follow_links,
+        save_faces=options.save_faces,
+    )
     if dry_run:
         return _list_jobs(jobs, options)
     from gfprestore.run import run_jobs

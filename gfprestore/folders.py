@@ -14,7 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfprestore.errors import NoPhotosError, OutputError, UsageError, printable
+from gfprestore.errors import NoPhotosError, UsageError, printable
+from gfprestore.places import (
+    check_crops,
+    check_folder,
+    check_outside,
+    check_sources_kept,
+    check_targets_inside,
+    status_of,
+)
 from gfprestore.walk import FoundPhoto, split_suffix, walk_photos
 
 log = logging.getLogger(__name__)
@@ -71,6 +79,7 @@ def plan_jobs(
     format: str = "auto",
     suffixes: frozenset[str] = frozenset(PHOTO_SUFFIXES),
     follows_links: bool = False,
+    save_faces: Path | None = None,
 ) -> list[Job]:
     """Lists the photos of the inputs in order, each with its target below the output folder. Writes nothing.
 
@@ -90,27 +99,32 @@ def plan_jobs(
         format: `auto` or a key of `FORMAT_SUFFIXES`.
         suffixes: Lower-case suffixes of the files taken from folders and patterns.
         follows_links: Enter linked folders and take linked files, wherever they lead.
+        save_faces: Folder for crops of the faces, which must keep off the photos as well; need not exist.
 
     Raises:
         UsageError: An input is missing or unreadable, or two sources would share one target.
         NoPhotosError: The inputs hold no photo.
         OutputError: The output is not a writable folder, lies inside an input folder, holds a link out of itself where
-            a result should go, or a target is a source.
+            a result should go, or a target is a source; or crops of faces would go among the photos.
     """
     _check_inputs(inputs)
-    _check_output(output)
+    check_folder(output, "--output")
+    # Output first.
+    written = [output] if save_faces is None else [output, save_faces]
     jobs: dict[tuple[Path, Path], Job] = {}
     for given in inputs:
-        for found in _find(given, output, suffixes, follows_links):
+        for found in _find(given, written, suffixes, follows_links):
             relative = found.below.with_name(target_name(found.below.name, format))
             jobs.setdefault((found.source, relative), Job(found.source, output / relative, relative))
     planned = _keep_suffixes(list(jobs.values()), output, format)
     if not planned:
         names = _listed([printable(given) for given in inputs])
         raise NoPhotosError(f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}.")
-    _check_sources_kept(planned)
-    _check_targets_inside(planned, output)
+    check_sources_kept(planned)
+    check_targets_inside(planned, output)
     _check_targets_differ(planned, output)
+    if save_faces is not None:
+        check_crops(save_faces, inputs, planned)
     return planned
 
 
@@ -179,7 +193,7 @@ def _is_pattern(given: Path) -> bool:
 
 
 def _check_inputs(inputs: Sequence[Path]) -> None:
-    missing = [printable(given) for given in inputs if not _is_pattern(given) and _status(given) is None]
+    missing = [printable(given) for given in inputs if not _is_pattern(given) and status_of(given) is None]
     if missing:
         raise UsageError(f"There is no {_listed(missing)}; check the name of the input.")
 
@@ -193,13 +207,13 @@ def _listed_suffixes() -> str:
     return ", ".join(sorted(PHOTO_SUFFIXES))
 
 
-def _find(given: Path, output: Path, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
+def _find(given: Path, written: Sequence[Path], suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
     if _is_pattern(given):
-        yield from _find_pattern(given, output, suffixes, follows_links)
+        yield from _find_pattern(given, written, suffixes, follows_links)
     elif given.is_dir():
-        _check_output_outside(given, output)
+        check_outside(given, written[0], "--output")
         # A link may lead to the results of an earlier run.
-        skipped = output.resolve() if follows_links else None
+        skipped = _resolved(written) if follows_links else frozenset()
         yield from walk_photos(given, suffixes, pattern=(), skipped=skipped, follows_links=follows_links)
     elif given.is_file():
         yield FoundPhoto(given, Path(given.name))
@@ -207,69 +221,24 @@ def _find(given: Path, output: Path, suffixes: frozenset[str], follows_links: bo
         raise UsageError(f"{printable(given)} is neither a file nor a folder; name photo files or folders.")
 
 
-def _find_pattern(given: Path, output: Path, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
+def _resolved(folders: Sequence[Path]) -> frozenset[Path]:
+    return frozenset(folder.resolve() for folder in folders)
+
+
+def _find_pattern(
+    given: Path, written: Sequence[Path], suffixes: frozenset[str], follows_links: bool
+) -> Iterator[FoundPhoto]:
     parts = given.parts
     fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
     # A folder may be called `Album [1962]`: as with files, a name that exists is no pattern.
     while fixed + 1 < len(parts) and Path(*parts[: fixed + 1]).is_dir():
         fixed += 1
     root = Path(*parts[:fixed])
-    walk = walk_photos(root, suffixes, parts[fixed:], skipped=output.resolve(), follows_links=follows_links)
+    walk = walk_photos(root, suffixes, parts[fixed:], skipped=_resolved(written), follows_links=follows_links)
     found = list(walk) if root.is_dir() else []
     if not found:
         log.warning("%s matches no photo.", printable(given))
     yield from found
-
-
-def _check_output(output: Path) -> None:
-    existing = next(folder for folder in (output, *output.absolute().parents) if os.path.lexists(folder))
-    if not existing.is_dir():
-        raise OutputError(f"{printable(existing)} is not a folder; name another with --output.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {printable(existing)} cannot be written; name another with --output.")
-
-
-def _check_output_outside(folder: Path, output: Path) -> None:
-    """By inode, so that links, bind mounts and the case of letters do not matter."""
-    inside = folder.stat()
-    real = output.resolve()
-    for ancestor in (real, *real.parents):
-        if ancestor.exists() and os.path.samestat(ancestor.stat(), inside):
-            raise OutputError(
-                f"The output {printable(output)} lies in the input folder {printable(folder)};"
-                " name a folder outside it with --output."
-            )
-
-
-def _check_sources_kept(jobs: Sequence[Job]) -> None:
-    existing = [(job, status) for job in jobs if (status := _status(job.target)) is not None]
-    if not existing:
-        return
-    sources = {(s.st_dev, s.st_ino): job for job in jobs if (s := _status(job.source)) is not None}
-    for job, status in existing:
-        taken = sources.get((status.st_dev, status.st_ino))
-        if taken is not None:
-            raise OutputError(
-                f"The result of {printable(job.source)} would overwrite the source {printable(taken.source)};"
-                " name another folder with --output."
-            )
-
-
-def _check_targets_inside(jobs: Sequence[Job], output: Path) -> None:
-    """A link among the folders of the output must not lead the results out of it."""
-    real = output.resolve()
-    for folder in {job.target.parent for job in jobs}:
-        if not folder.resolve().is_relative_to(real):
-            raise OutputError(
-                f"The folder {printable(folder)} leads out of the output folder; name another with --output."
-            )
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
 
 
 def _check_targets_differ(jobs: Sequence[Job], output: Path) -> None:

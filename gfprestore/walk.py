@@ -40,7 +40,7 @@ def walk_photos(
     root: Path,
     suffixes: frozenset[str],
     pattern: tuple[str, ...] = (),
-    skipped: Path | None = None,
+    skipped: frozenset[Path] = frozenset(),
     *,
     follows_links: bool = False,
 ) -> Iterator[FoundPhoto]:
@@ -53,7 +53,7 @@ def walk_photos(
         root: The folder.
         suffixes: Lower-case suffixes of the files that count.
         pattern: Parts of a shell pattern; only files that it matches, or whose folder it matches, count.
-        skipped: Resolved path of a folder to pass over, such as the output of `**/*.jpg`.
+        skipped: Resolved paths of folders to pass over, such as the output of `**/*.jpg`.
         follows_links: Enter linked folders and take linked files, wherever they lead. Of several links to a folder the
             first is entered, and none that lies in that folder, so that the walk ends soon.
 
@@ -83,7 +83,11 @@ def walk_photos(
                 if folder in trail or folder in linked:
                     continue
                 linked.add(folder)
-            if matched and folder != skipped and (inner := _scan_inner(Path(entry.path), below / entry.name, matched)):
+            if (
+                matched
+                and folder not in skipped
+                and (inner := _scan_inner(Path(entry.path), below / entry.name, matched))
+            ):
                 stack.append(inner)
                 trail.append(folder)
         elif len(pattern) in matched and split_suffix(entry.name)[1].lower() in suffixes:
