@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gfprestore import __version__
-from gfprestore.cli_options import OPTIONS
+from gfprestore.cli_options import A_PATH, OPTIONS
 from gfprestore.command import run_command
 from gfprestore.errors import ExitCode, UsageError, printable
 from gfprestore.options import RestoreOptions
@@ -50,7 +50,7 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUTS...")
+@click.argument("inputs", nargs=-1, required=True, type=A_PATH, metavar="INPUTS...")
 @_with_options
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main(

@@ -21,7 +21,6 @@ from gfprestore.places import (
     check_outside,
     check_sources_kept,
     check_targets_inside,
-    status_of,
 )
 from gfprestore.walk import FoundPhoto, split_suffix, walk_photos
 
@@ -83,10 +82,11 @@ def plan_jobs(
 ) -> list[Job]:
     """Lists the photos of the inputs in order, each with its target below the output folder. Writes nothing.
 
-    A file is always taken. A folder is walked in sorted order and its sub-folders are kept below the output; in it only
-    `suffixes` count, in any case. A name with `*`, `?` or `[` that no file has is a pattern, `**` standing for any
-    number of folders; the folders after its fixed part are kept. Hidden files and folders are passed over, linked
-    folders are not entered, and a linked file counts only if it leads to a file of the same tree.
+    A file is always taken, and so is a named link that leads nowhere, as a photo that will fail. A folder is walked in
+    sorted order and its sub-folders are kept below the output; in it only `suffixes` count, in any case. A name with
+    `*`, `?` or `[` that no file has is a pattern, `**` standing for any number of folders; the folders after its fixed
+    part are kept. Hidden files and folders are passed over, linked folders are not entered, and a linked file counts
+    only if it leads to a file of the same tree.
 
     With the format `auto` the target's suffix is decided by the source's name alone: kept where such files can be
     written, else `REPLACED_SUFFIXES`, and `.png` is added to a name whose suffix says nothing. With another format a
@@ -193,7 +193,7 @@ def _is_pattern(given: Path) -> bool:
 
 
 def _check_inputs(inputs: Sequence[Path]) -> None:
-    missing = [printable(given) for given in inputs if not _is_pattern(given) and status_of(given) is None]
+    missing = [printable(given) for given in inputs if not (_is_pattern(given) or os.path.lexists(given))]
     if missing:
         raise UsageError(f"There is no {_listed(missing)}; check the name of the input.")
 
@@ -210,12 +210,13 @@ def _listed_suffixes() -> str:
 def _find(given: Path, written: Sequence[Path], suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
     if _is_pattern(given):
         yield from _find_pattern(given, written, suffixes, follows_links)
-    elif given.is_dir():
+    elif os.path.isdir(given):  # noqa: PTH112 - where the method raises an error, a link leads to what is closed.
         check_outside(given, written[0], "--output")
         # A link may lead to the results of an earlier run.
         skipped = _resolved(written) if follows_links else frozenset()
         yield from walk_photos(given, suffixes, pattern=(), skipped=skipped, follows_links=follows_links)
-    elif given.is_file():
+    elif os.path.isfile(given) or not os.path.exists(given):  # noqa: PTH110, PTH113
+        # A link that leads nowhere too: reading it fails, and the photo is accounted for.
         yield FoundPhoto(given, Path(given.name))
     else:
         raise UsageError(f"{printable(given)} is neither a file nor a folder; name photo files or folders.")
