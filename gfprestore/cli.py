@@ -104,9 +104,12 @@ def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
         # A pipe may have an encoding that lacks letters of the names.
         sys.stdout.reconfigure(errors="backslashreplace")
     for job in jobs:
+        if job.fault is not None:
+            _tell(f"failed: {printable(job.source)}: {job.fault}")
+            continue
         note = "" if options.overwrite or not os.path.lexists(job.target) else "  (exists: would be skipped)"
         click.echo(f"{printable(job.source)} -> {printable(job.target)}{note}")
-    return ExitCode.OK
+    return ExitCode.SOME_FAILED if any(job.fault for job in jobs) else ExitCode.OK
 
 
 def _tell(line: str) -> None:

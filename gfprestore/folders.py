@@ -10,8 +10,9 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gfprestore.errors import NoPhotosError, UsageError, printable
@@ -70,6 +71,9 @@ class Job:
     relative: Path
     """Path of the target below the output folder; no two jobs of a run share one."""
 
+    fault: str | None = None
+    """For a folder whose photos nobody knows since it cannot be read: a sentence about it. Such a job fails."""
+
 
 def plan_jobs(
     inputs: Sequence[Path],
@@ -101,6 +105,9 @@ def plan_jobs(
         follows_links: Enter linked folders and take linked files, wherever they lead.
         save_faces: Folder for crops of the faces, which must keep off the photos as well; need not exist.
 
+    Returns:
+        The jobs. A folder inside that cannot be read has one too, with its `fault`.
+
     Raises:
         UsageError: An input is missing or unreadable, or two sources would share one target.
         NoPhotosError: The inputs hold no photo.
@@ -109,23 +116,52 @@ def plan_jobs(
     """
     _check_inputs(inputs)
     check_folder(output, "--output")
-    # Output first.
+    for folder in inputs:
+        if os.path.isdir(folder):  # noqa: PTH112
+            check_outside(folder, output, "--output")
     written = [output] if save_faces is None else [output, save_faces]
+    links: list[Path] = []
+    walk = partial(walk_photos, suffixes=suffixes, follows_links=follows_links, links=links)
     jobs: dict[tuple[Path, Path], Job] = {}
     for given in inputs:
-        for found in _find(given, written, suffixes, follows_links):
-            relative = found.below.with_name(target_name(found.below.name, format))
-            jobs.setdefault((found.source, relative), Job(found.source, output / relative, relative))
+        for found in _find(given, _resolved(written), walk):
+            job = _job(found, output, format)
+            jobs.setdefault((job.source, job.relative), job)
     planned = _keep_suffixes(list(jobs.values()), output, format)
-    if not planned:
-        names = _listed([printable(given) for given in inputs])
-        raise NoPhotosError(f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}.")
-    check_sources_kept(planned)
-    check_targets_inside(planned, output)
-    _check_targets_differ(planned, output)
+    photos = [job for job in planned if job.fault is None]
+    if not photos:
+        raise NoPhotosError(_nothing_found(inputs, planned, links))
+    if links:
+        log.warning("%s", _about_links(links))
+    check_sources_kept(photos)
+    check_targets_inside(photos, output)
+    _check_targets_differ(photos, output)
     if save_faces is not None:
-        check_crops(save_faces, inputs, planned)
+        check_crops(save_faces, inputs, photos)
     return planned
+
+
+def _job(found: FoundPhoto, output: Path, format: str) -> Job:
+    if found.fault is not None:
+        return Job(found.source, output / found.below, found.below, found.fault)
+    relative = found.below.with_name(target_name(found.below.name, format))
+    return Job(found.source, output / relative, relative)
+
+
+def _nothing_found(inputs: Sequence[Path], unreadable: Sequence[Job], links: Sequence[Path]) -> str:
+    names = _listed([printable(given) for given in inputs])
+    closed = _listed([printable(job.source) for job in unreadable])
+    return (
+        f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}."
+        + (f" Access is missing to {closed}." if closed else "")
+        + (f" {_about_links(links)}" if links else "")
+    )
+
+
+def _about_links(links: Sequence[Path]) -> str:
+    what = f"{len(links)} links out of the input folders were" if len(links) > 1 else "A link out of the folder was"
+    takes = "--follow-links takes " + ("them" if len(links) > 1 else "it")
+    return f"{what} left out, such as {printable(links[0])}; {takes}."
 
 
 def target_name(name: str, format: str, *, keeps_suffix: bool = False) -> str:
@@ -163,10 +199,10 @@ def _keep_suffixes(jobs: Sequence[Job], output: Path, format: str) -> list[Job]:
     has one, or x.heic restored alone would take the place of x.jpg's result.
     """
     folds = _ignores_case(output)
-    names = Counter(_place(job.relative, folds) for job in jobs)
+    names = Counter(_place(job.relative, folds) for job in jobs if job.fault is None)
 
     def kept(job: Job) -> Job:
-        if job.relative.name == job.source.name:
+        if job.fault is not None or job.relative.name == job.source.name:
             return job
         if names[_place(job.relative, folds)] == 1 and not _lies_beside(job):
             return job
@@ -207,14 +243,12 @@ def _listed_suffixes() -> str:
     return ", ".join(sorted(PHOTO_SUFFIXES))
 
 
-def _find(given: Path, written: Sequence[Path], suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
+def _find(given: Path, written: frozenset[Path], walk: Callable[..., Iterator[FoundPhoto]]) -> Iterator[FoundPhoto]:
     if _is_pattern(given):
-        yield from _find_pattern(given, written, suffixes, follows_links)
+        yield from _find_pattern(given, written, walk)
     elif os.path.isdir(given):  # noqa: PTH112 - where the method raises an error, a link leads to what is closed.
-        check_outside(given, written[0], "--output")
         # A link may lead to the results of an earlier run.
-        skipped = _resolved(written) if follows_links else frozenset()
-        yield from walk_photos(given, suffixes, pattern=(), skipped=skipped, follows_links=follows_links)
+        yield from walk(given, skipped=written)
     elif os.path.isfile(given) or not os.path.exists(given):  # noqa: PTH110, PTH113
         # A link that leads nowhere too: reading it fails, and the photo is accounted for.
         yield FoundPhoto(given, Path(given.name))
@@ -227,7 +261,7 @@ def _resolved(folders: Sequence[Path]) -> frozenset[Path]:
 
 
 def _find_pattern(
-    given: Path, written: Sequence[Path], suffixes: frozenset[str], follows_links: bool
+    given: Path, written: frozenset[Path], walk: Callable[..., Iterator[FoundPhoto]]
 ) -> Iterator[FoundPhoto]:
     parts = given.parts
     fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
@@ -235,8 +269,7 @@ def _find_pattern(
     while fixed + 1 < len(parts) and Path(*parts[: fixed + 1]).is_dir():
         fixed += 1
     root = Path(*parts[:fixed])
-    walk = walk_photos(root, suffixes, parts[fixed:], skipped=_resolved(written), follows_links=follows_links)
-    found = list(walk) if root.is_dir() else []
+    found = list(walk(root, pattern=parts[fixed:], skipped=written)) if root.is_dir() else []
     if not found:
         log.warning("%s matches no photo.", printable(given))
     yield from found

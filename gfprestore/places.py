@@ -79,7 +79,7 @@ def check_crops(folder: Path, inputs: Iterable[Path], jobs: Sequence[Job]) -> No
     """
     check_folder(folder, "--save-faces")
     for given in inputs:
-        if given.is_dir():
+        if os.path.isdir(given):  # noqa: PTH112 - where the method raises an error, a link leads to what is closed.
             check_outside(given, folder, "--save-faces")
     _check_beside_no_source(folder, jobs)
     _check_over_no_result(folder, jobs)

@@ -167,6 +167,30 @@ def test_named_photos_that_cannot_be_read_fail_alone(
     assert statuses[1:-1] == ["restored", "failed", "failed", "failed"]
 
 
+def test_a_folder_inside_that_cannot_be_read_is_a_failure(
+    album: Path, tmp_path: Path, seen: list[RestoreOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def refuse(path: Any) -> object:
+        if Path(path) == album / "sub":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (tmp_path / "out" / "sub").mkdir(parents=True)  # Of a run that had access.
+    report = tmp_path / "report.jsonl"
+    told = f"failed: {album / 'sub'}: The folder cannot be read (Permission denied)"
+    for more in (["--dry-run"], ["-q", "--report", report]):
+        code, result = call(album, "-o", tmp_path / "out", *more)
+        assert code == ExitCode.SOME_FAILED
+        assert result.stderr.startswith(told)
+        assert len(result.stderr.splitlines()) == 1
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [(line["source"], line["status"]) for line in lines[1:-1]][2] == (str(album / "sub"), "failed")
+    assert (lines[-1]["restored"], lines[-1]["failed"], lines[-1]["exit_code"]) == (1, 1, ExitCode.SOME_FAILED)
+
+
 def test_the_package_runs_as_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "gfprestore", "--version"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (f"gfprestore {__version__}\n", "")
