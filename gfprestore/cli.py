@@ -17,7 +17,7 @@ import click
 
 from gfprestore import __version__
 from gfprestore.cli_options import A_PATH, OPTIONS
-from gfprestore.command import run_command
+from gfprestore.command import run_command, tell
 from gfprestore.errors import ExitCode, UsageError, printable
 from gfprestore.options import RestoreOptions
 from gfprestore.sections import SectionCommand
@@ -92,8 +92,8 @@ def main(
         options,
         report_name=report,
         resume=resume,
-        say=_ignore if quiet else _tell,
-        complain=_tell,
+        say=_ignore if quiet else tell,
+        complain=tell,
         shows_progress=shows_progress,
         profiles=profile,
     )
@@ -105,15 +105,11 @@ def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
         sys.stdout.reconfigure(errors="backslashreplace")
     for job in jobs:
         if job.fault is not None:
-            _tell(f"failed: {printable(job.source)}: {job.fault}")
+            tell(f"failed: {printable(job.source)}: {job.fault}")
             continue
         note = "" if options.overwrite or not os.path.lexists(job.target) else "  (exists: would be skipped)"
         click.echo(f"{printable(job.source)} -> {printable(job.target)}{note}")
     return ExitCode.SOME_FAILED if any(job.fault for job in jobs) else ExitCode.OK
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _ignore(_line: str) -> None:
