@@ -83,7 +83,7 @@ def main(
         save_faces=options.save_faces,
     )
     if dry_run:
-        return _list_jobs(jobs, options)
+        return _list_jobs(_left_to_do(jobs, options, report, resume, _ignore if quiet else tell), options)
     from gfprestore.run import run_jobs
 
     shows_progress = not quiet and sys.stderr.isatty()
@@ -97,6 +97,19 @@ def main(
         shows_progress=shows_progress,
         profiles=profile,
     )
+
+
+def _left_to_do(
+    jobs: Sequence[Job], options: RestoreOptions, report: str | None, resume: Path | None, say: Callable[[str], None]
+) -> Sequence[Job]:
+    """What a run would begin with; it also refuses the files that a run would refuse."""
+    if resume is None and options.faces_from is None:
+        return jobs
+    # Only now, since all that a run needs comes along.
+    from gfprestore.run import read_choice, unfinished
+
+    read_choice(options.faces_from, jobs, report, resume)
+    return jobs if resume is None else unfinished(jobs, resume, say)[0]
 
 
 def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:

@@ -66,9 +66,9 @@ def run_jobs(
     """
     complain = complain or say
     earlier: list[dict[str, object]] = []
-    chosen = _read_choice(options.faces_from, jobs, report_name, resume)
+    chosen = read_choice(options.faces_from, jobs, report_name, resume)
     if resume is not None:
-        jobs, earlier = _unfinished(jobs, resume, say)
+        jobs, earlier = unfinished(jobs, resume, say)
     _tidy_up(jobs, options)
     plan = plan_work(options.batch_size)
     times = StageTimes(plan.threads, usable_cores()) if profiles else None
@@ -93,12 +93,15 @@ def run_jobs(
     return report.exit_code
 
 
-def _read_choice(
+def read_choice(
     faces_from: Path | None, jobs: Sequence[Job], report_name: str | None, resume: Path | None
 ) -> ChosenFaces | None:
     """Reads a choice of faces, once since it may be a pipe, and refuses one that would come to nothing.
 
     That is done before any of its photos is written without a restored face.
+
+    Raises:
+        UsageError: The file has no faces for these jobs, or the report would overwrite it.
     """
     if faces_from is None:
         return None
@@ -194,8 +197,12 @@ def _remarks(outcome: Outcome) -> list[str]:
     return []
 
 
-def _unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> tuple[list[Job], list[dict[str, object]]]:
-    """The jobs that are left, and the lines of the others in the report."""
+def unfinished(jobs: Sequence[Job], resume: Path, say: Say) -> tuple[list[Job], list[dict[str, object]]]:
+    """The jobs that are left, and the lines of the others in the report.
+
+    Raises:
+        UsageError: The file of `resume` is no report that can be read.
+    """
     lines = read_lines(resume)
     left, finished = [], []
     for job in jobs:

@@ -260,6 +260,23 @@ def test_dry_run_writes_nothing(album: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_lists_what_a_resumed_run_would_do(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
+    report = tmp_path / "report.jsonl"
+    (album / "broken.png").write_bytes(b"nothing")
+    call(album, "-o", tmp_path / "out", "--report", report)
+    code, result = call(album, "-o", tmp_path / "out", "--dry-run", "--overwrite", "--resume", report)
+    assert code == ExitCode.OK
+    assert result.stdout == f"{album / 'broken.png'} -> {tmp_path / 'out' / 'broken.png'}\n"
+    assert "3 of 4 photos are finished" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--resume", "--faces-from"])
+def test_dry_run_refuses_the_files_that_a_run_refuses(album: Path, tmp_path: Path, option: str) -> None:
+    code, result = call(album, "-o", tmp_path / "out", "--dry-run", option, tmp_path / "nowhere")
+    assert (code, result.stdout) == (ExitCode.USAGE, "")
+    assert "nowhere" in result.stderr
+
+
 def test_dry_run_lists_names_that_the_encoding_of_stdout_lacks(tmp_path: Path) -> None:
     write_photo_file(tmp_path / "album" / "Käthe \u4e2d.png")
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
