@@ -81,6 +81,7 @@ def check_crops(folder: Path, inputs: Iterable[Path], jobs: Sequence[Job]) -> No
     for given in inputs:
         if os.path.isdir(given):  # noqa: PTH112 - where the method raises an error, a link leads to what is closed.
             check_outside(given, folder, "--save-faces")
+    _check_inside({(folder / job.relative).parent for job in jobs}, folder, "folder of face crops", "--save-faces")
     _check_beside_no_source(folder, jobs)
     _check_over_no_result(folder, jobs)
 
@@ -140,12 +141,14 @@ def check_targets_inside(jobs: Sequence[Job], output: Path) -> None:
     Raises:
         OutputError: One does.
     """
-    real = output.resolve()
-    for folder in {job.target.parent for job in jobs}:
+    _check_inside({job.target.parent for job in jobs}, output, "output folder", "--output")
+
+
+def _check_inside(folders: Iterable[Path], outer: Path, what: str, option: str) -> None:
+    real = outer.resolve()
+    for folder in folders:
         if not folder.resolve().is_relative_to(real):
-            raise OutputError(
-                f"The folder {printable(folder)} leads out of the output folder; name another with --output."
-            )
+            raise OutputError(f"The folder {printable(folder)} leads out of the {what}; name another with {option}.")
 
 
 def status_of(path: Path) -> os.stat_result | None:

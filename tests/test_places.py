@@ -67,3 +67,10 @@ def test_a_pattern_passes_over_the_crops_of_an_earlier_run(tmp_path: Path) -> No
     make(tmp_path / "in", "a.png", "faces/a.png.1.before.png")
     jobs = plan_jobs([tmp_path / "in" / "**" / "*.png"], tmp_path / "out", save_faces=tmp_path / "in" / "faces")
     assert [str(job.relative) for job in jobs] == ["a.png"]
+
+
+def test_a_link_out_of_the_folder_of_crops_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "in/sub/a.png", "private/x", "faces/x")
+    (tmp_path / "faces" / "sub").symlink_to(tmp_path / "private")
+    with pytest.raises(OutputError, match=r"leads out of the folder of face crops; .*--save-faces"):
+        plan_jobs([tmp_path / "in"], tmp_path / "out", save_faces=tmp_path / "faces")
