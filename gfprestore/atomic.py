@@ -42,7 +42,7 @@ def _host() -> str:
 
 
 @contextmanager
-def atomic_file(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+def atomic_file(target: Path, *, overwrite: bool, option: str = "--output") -> Iterator[BinaryIO]:
     """Opens a hidden temporary file beside the target, which takes the target's name when the block ends well.
 
     Until then the target is untouched. However the block ends, Ctrl-C included, the temporary file is gone; only a
@@ -52,6 +52,11 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     Without `overwrite` a file that appeared meanwhile is kept: the result is given its name by a hard link, which fails
     if the name is taken. Where a file system knows no links the name is looked up just before renaming, which leaves
     an instant in which another program could slip in.
+
+    Args:
+        target: The file.
+        overwrite: Replace a file that exists.
+        option: The option that named the folder, for messages.
 
     Raises:
         TargetExistsError: The target exists and `overwrite` is False.
@@ -66,7 +71,7 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         temporary = target.with_name(f".gfprestore-{_host()}-{os.getpid()}-{secrets.token_hex(6)}.part")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
-        raise _failure(target, error) from error
+        raise _failure(target, error, option) from error
     try:
         with os.fdopen(descriptor, "w+b") as stream:
             yield stream
@@ -76,7 +81,7 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise _failure(target, error) from error
+        raise _failure(target, error, option) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -102,11 +107,11 @@ def _exists(target: Path) -> TargetExistsError:
     return TargetExistsError(f"{printable(target)} appeared meanwhile and was kept; use --overwrite to replace it.")
 
 
-def _failure(target: Path, error: OSError) -> OutputError | PhotoError:
+def _failure(target: Path, error: OSError, option: str) -> OutputError | PhotoError:
     advice = _RUN_ENDING.get(error.errno or 0)
     if advice is not None:
         return OutputError(
-            f"{printable(target)} cannot be written since {advice}, or name another folder with --output;"
+            f"{printable(target)} cannot be written since {advice}, or name another folder with {option};"
             " run again to go on, since finished photos are skipped."
         )
     if error.errno == errno.ENAMETOOLONG:

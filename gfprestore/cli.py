@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gfprestore import __version__
-from gfprestore.cli_options import OPTIONS
-from gfprestore.command import run_command
+from gfprestore.cli_options import A_PATH, OPTIONS
+from gfprestore.command import run_command, tell
 from gfprestore.errors import ExitCode, UsageError, printable
 from gfprestore.options import RestoreOptions
 from gfprestore.sections import SectionCommand
@@ -50,7 +50,7 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUTS...")
+@click.argument("inputs", nargs=-1, required=True, type=A_PATH, metavar="INPUTS...")
 @_with_options
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main(
@@ -75,9 +75,15 @@ def main(
     options = RestoreOptions(**chosen)
     from gfprestore.folders import plan_jobs
 
-    jobs = plan_jobs(inputs, output, format=options.format, follows_links=options.follow_links)
+    jobs = plan_jobs(
+        inputs,
+        output,
+        format=options.format,
+        follows_links=options.follow_links,
+        save_faces=options.save_faces,
+    )
     if dry_run:
-        return _list_jobs(jobs, options)
+        return _list_jobs(_left_to_do(jobs, options, report, resume, _ignore if quiet else tell), options)
     from gfprestore.run import run_jobs
 
     shows_progress = not quiet and sys.stderr.isatty()
@@ -86,11 +92,24 @@ def main(
         options,
         report_name=report,
         resume=resume,
-        say=_ignore if quiet else _tell,
-        complain=_tell,
+        say=_ignore if quiet else tell,
+        complain=tell,
         shows_progress=shows_progress,
         profiles=profile,
     )
+
+
+def _left_to_do(
+    jobs: Sequence[Job], options: RestoreOptions, report: str | None, resume: Path | None, say: Callable[[str], None]
+) -> Sequence[Job]:
+    """What a run would begin with; it also refuses the files that a run would refuse."""
+    if resume is None and options.faces_from is None:
+        return jobs
+    # Only now, since all that a run needs comes along.
+    from gfprestore.run import read_choice, unfinished
+
+    read_choice(options.faces_from, jobs, report, resume)
+    return unfinished(jobs, resume, report, options, say)[0]
 
 
 def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
@@ -98,13 +117,12 @@ def _list_jobs(jobs: Sequence[Job], options: RestoreOptions) -> ExitCode:
         # A pipe may have an encoding that lacks letters of the names.
         sys.stdout.reconfigure(errors="backslashreplace")
     for job in jobs:
+        if job.fault is not None:
+            tell(f"failed: {printable(job.source)}: {job.fault}")
+            continue
         note = "" if options.overwrite or not os.path.lexists(job.target) else "  (exists: would be skipped)"
         click.echo(f"{printable(job.source)} -> {printable(job.target)}{note}")
-    return ExitCode.OK
-
-
-def _tell(line: str) -> None:
-    click.echo(line, err=True)
+    return ExitCode.SOME_FAILED if any(job.fault for job in jobs) else ExitCode.OK
 
 
 def _ignore(_line: str) -> None:

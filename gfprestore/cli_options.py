@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from gfprestore.options import RestoreOptions
-from gfprestore.sections import LAST_SECTION, AutoShare, BareChoice, FiniteRange, section
+from gfprestore.sections import LAST_SECTION, AutoShare, BareChoice, FiniteRange, NamedPath, section
 
 DEFAULTS = RestoreOptions()
-A_PATH = click.Path(path_type=Path)
+A_PATH = NamedPath()
 A_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 files = section("Files")

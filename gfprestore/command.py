@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -41,11 +42,38 @@ def run_command(command: click.Command) -> NoReturn:
         SystemExit: Always, with the exit status.
     """
     previous = signal.signal(signal.SIGTERM, _raise_terminated)
+    _open_closed_streams()
     try:
         status = _status_of(command)
     finally:
         signal.signal(signal.SIGTERM, previous)
+    if _stdout_error() is not None:
+        _point_stdout_at_nothing()
     sys.exit(status)
+
+
+def _open_closed_streams() -> None:
+    """Gives the process what a shell took with `>&-`: Python then has None for a stream.
+
+    The descriptor is taken too, or the next file that is opened would get it, and with it what C code prints.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
+
+
+def tell(line: str) -> None:
+    """Writes one line of talk to stderr; where that cannot be written, such as to a full disk, the work goes on."""
+    try:
+        click.echo(line, err=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
 
 
 def _status_of(command: click.Command) -> int:
@@ -62,11 +90,17 @@ def _status_of(command: click.Command) -> int:
         error.show()
         return ExitCode.USAGE
     except GfprestoreError as error:
-        click.echo(f"{command.name}: error: {error}", err=True)
+        tell(f"{command.name}: error: {error}")
         logging.getLogger("gfprestore").debug("Traceback of the error:", exc_info=error)
         return error.exit_code
     except BrokenPipeError:
         return _reader_is_gone()
+    except OSError as error:
+        refusal = _stdout_error() or _echo_error(error)
+        if refusal is None:
+            raise
+        tell(f"{command.name}: error: Standard output cannot be written ({refusal}); send it elsewhere.")
+        return ExitCode.OUTPUT
     except SystemExit:
         # In every mode, click wraps stdout and exits with status 1 when the reader of its output has gone.
         if sys.stdout is not stdout:
@@ -77,12 +111,32 @@ def _status_of(command: click.Command) -> int:
 
 def _interrupted(command: click.Command, cause: BaseException | None) -> int:
     terminated = isinstance(cause, Terminated)
-    click.echo(f"{command.name}: {'terminated' if terminated else 'interrupted'}", err=True)
+    tell(f"{command.name}: {'terminated' if terminated else 'interrupted'}")
     return ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
 
 
+def _stdout_error() -> str | None:
+    """Why what is left to write to stdout cannot be written, if so."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
+
+
+def _echo_error(error: OSError) -> str | None:
+    """Why `click.echo` failed, if it did: where stdout has no buffer, nothing is left to try again."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return (error.strerror or type(error).__name__) if frame.f_globals.get("__name__") == "click.utils" else None
+
+
 def _reader_is_gone() -> int:
-    """Points stdout at nothing, so that the interpreter's last flush is quiet as well."""
+    _point_stdout_at_nothing()
+    return _CLOSED_PIPE_STATUS
+
+
+def _point_stdout_at_nothing() -> None:
+    """Lets the interpreter's last flush be quiet as well."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
-    return _CLOSED_PIPE_STATUS
+    os.close(nothing)

@@ -15,6 +15,7 @@ from gfprestore.errors import OutputError, PhotoError, printable
 from gfprestore.geometry import map_points, scaling
 from gfprestore.photo import AlignedFace, Photo, PhotoMetadata, Pixels
 from gfprestore.photowrite import write_photo
+from gfprestore.places import crop_path
 from gfprestore.report import FaceRecord, RefusedRecord
 from gfprestore.retouch import Retouch
 
@@ -51,27 +52,26 @@ def save_faces(
         if retouch.patch is not None:
             pictures["after"] = np.rint(retouch.patch.restored).astype(face.crop.dtype)
         else:
-            _remove(_crop_path(folder, relative, number, "after"))
+            _remove(crop_path(folder, relative, number, "after"))
         for when, pixels in pictures.items():
             photo = Photo(cast(Pixels, np.ascontiguousarray(pixels)), metadata)
-            write_photo(_crop_path(folder, relative, number, when), photo, overwrite=True)
+            write_photo(crop_path(folder, relative, number, when), photo, overwrite=True, option="--save-faces")
     # What an earlier run found beyond. Last first, so that where this is stopped, no gap hides the rest.
     beyond = itertools.count(len(faces) + 1)
-    stale = list(itertools.takewhile(lambda n: _crop_path(folder, relative, n, "before").exists(), beyond))
+    stale = list(itertools.takewhile(lambda n: crop_path(folder, relative, n, "before").exists(), beyond))
     for number in reversed(stale):
-        _remove(_crop_path(folder, relative, number, "after"))
-        _remove(_crop_path(folder, relative, number, "before"))
-
-
-def _crop_path(folder: Path, relative: Path, number: int, when: str) -> Path:
-    return folder / relative.with_name(f"{relative.name}.{number}.{when}.png")
+        _remove(crop_path(folder, relative, number, "after"))
+        _remove(crop_path(folder, relative, number, "before"))
 
 
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{printable(path)} of an earlier run cannot be removed ({error.strerror}).") from error
+        raise OutputError(
+            f"{printable(path)} of an earlier run cannot be removed ({error.strerror});"
+            " name another folder with --save-faces."
+        ) from error
 
 
 def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[FaceRecord | RefusedRecord]) -> None:

@@ -10,11 +10,19 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from gfprestore.errors import NoPhotosError, OutputError, UsageError, printable
+from gfprestore.errors import NoPhotosError, UsageError, printable
+from gfprestore.places import (
+    check_crops,
+    check_folder,
+    check_outside,
+    check_sources_kept,
+    check_targets_inside,
+)
 from gfprestore.walk import FoundPhoto, split_suffix, walk_photos
 
 log = logging.getLogger(__name__)
@@ -63,6 +71,9 @@ class Job:
     relative: Path
     """Path of the target below the output folder; no two jobs of a run share one."""
 
+    fault: str | None = None
+    """For a folder whose photos nobody knows since it cannot be read: a sentence about it. Such a job fails."""
+
 
 def plan_jobs(
     inputs: Sequence[Path],
@@ -72,13 +83,15 @@ def plan_jobs(
     suffixes: frozenset[str] = frozenset(PHOTO_SUFFIXES),
     follows_links: bool = False,
     reads_only: bool = False,
+    save_faces: Path | None = None,
 ) -> list[Job]:
     """Lists the photos of the inputs in order, each with its target below the output folder. Writes nothing.
 
-    A file is always taken. A folder is walked in sorted order and its sub-folders are kept below the output; in it only
-    `suffixes` count, in any case. A name with `*`, `?` or `[` that no file has is a pattern, `**` standing for any
-    number of folders; the folders after its fixed part are kept. Hidden files and folders are passed over, linked
-    folders are not entered, and a linked file counts only if it leads to a file of the same tree.
+    A file is always taken, and so is a named link that leads nowhere, as a photo that will fail. A folder is walked in
+    sorted order and its sub-folders are kept below the output; in it only `suffixes` count, in any case. A name with
+    `*`, `?` or `[` that no file has is a pattern, `**` standing for any number of folders; the folders after its fixed
+    part are kept. Hidden files and folders are passed over, linked folders are not entered, and a linked file counts
+    only if it leads to a file of the same tree.
 
     With the format `auto` the target's suffix is decided by the source's name alone: kept where such files can be
     written, else `REPLACED_SUFFIXES`, and `.png` is added to a name whose suffix says nothing. With another format a
@@ -92,29 +105,66 @@ def plan_jobs(
         suffixes: Lower-case suffixes of the files taken from folders and patterns.
         follows_links: Enter linked folders and take linked files, wherever they lead.
         reads_only: Targets are only names, nothing is written there: the output may lie among the inputs.
+        save_faces: Folder for crops of the faces, which must keep off the photos as well; need not exist.
+
+    Returns:
+        The jobs. A folder inside that cannot be read has one too, with its `fault`.
 
     Raises:
         UsageError: An input is missing or unreadable, or two sources would share one target.
         NoPhotosError: The inputs hold no photo.
         OutputError: The output is not a writable folder, lies inside an input folder, holds a link out of itself where
-            a result should go, or a target is a source.
+            a result should go, or a target is a source; or crops of faces would go among the photos.
     """
     _check_inputs(inputs)
-    _check_output(output)
+    check_folder(output, "--output")
+    for folder in inputs:
+        if not reads_only and os.path.isdir(folder):  # noqa: PTH112
+            check_outside(folder, output, "--output")
+    written = [folder for folder in (None if reads_only else output, save_faces) if folder is not None]
+    links: list[Path] = []
+    walk = partial(walk_photos, suffixes=suffixes, follows_links=follows_links, links=links)
     jobs: dict[tuple[Path, Path], Job] = {}
     for given in inputs:
-        for found in _find(given, None if reads_only else output, suffixes, follows_links):
-            relative = found.below.with_name(target_name(found.below.name, format))
-            jobs.setdefault((found.source, relative), Job(found.source, output / relative, relative))
+        for found in _find(given, _resolved(written), walk):
+            job = _job(found, output, format)
+            jobs.setdefault((job.source, job.relative), job)
     planned = _keep_suffixes(list(jobs.values()), output, format)
-    if not planned:
-        names = _listed([printable(given) for given in inputs])
-        raise NoPhotosError(f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}.")
+    photos = [job for job in planned if job.fault is None]
+    if not photos:
+        raise NoPhotosError(_nothing_found(inputs, planned, links))
+    if links:
+        log.warning("%s", _about_links(links))
     if not reads_only:
-        _check_sources_kept(planned)
-    _check_targets_inside(planned, output)
-    _check_targets_differ(planned, output)
+        check_sources_kept(photos)
+    check_targets_inside(photos, output)
+    _check_targets_differ(photos, output)
+    if save_faces is not None:
+        check_crops(save_faces, inputs, photos)
     return planned
+
+
+def _job(found: FoundPhoto, output: Path, format: str) -> Job:
+    if found.fault is not None:
+        return Job(found.source, output / found.below, found.below, found.fault)
+    relative = found.below.with_name(target_name(found.below.name, format))
+    return Job(found.source, output / relative, relative)
+
+
+def _nothing_found(inputs: Sequence[Path], unreadable: Sequence[Job], links: Sequence[Path]) -> str:
+    names = _listed([printable(given) for given in inputs])
+    closed = _listed([printable(job.source) for job in unreadable])
+    return (
+        f"No photo was found in {names}; name files, or folders that hold {_listed_suffixes()}."
+        + (f" Access is missing to {closed}." if closed else "")
+        + (f" {_about_links(links)}" if links else "")
+    )
+
+
+def _about_links(links: Sequence[Path]) -> str:
+    what = f"{len(links)} links out of the input folders were" if len(links) > 1 else "A link out of the folder was"
+    takes = "--follow-links takes " + ("them" if len(links) > 1 else "it")
+    return f"{what} left out, such as {printable(links[0])}; {takes}."
 
 
 def target_name(name: str, format: str, *, keeps_suffix: bool = False) -> str:
@@ -152,10 +202,10 @@ def _keep_suffixes(jobs: Sequence[Job], output: Path, format: str) -> list[Job]:
     has one, or x.heic restored alone would take the place of x.jpg's result.
     """
     folds = _ignores_case(output)
-    names = Counter(_place(job.relative, folds) for job in jobs)
+    names = Counter(_place(job.relative, folds) for job in jobs if job.fault is None)
 
     def kept(job: Job) -> Job:
-        if job.relative.name == job.source.name:
+        if job.fault is not None or job.relative.name == job.source.name:
             return job
         if names[_place(job.relative, folds)] == 1 and not _lies_beside(job):
             return job
@@ -182,7 +232,7 @@ def _is_pattern(given: Path) -> bool:
 
 
 def _check_inputs(inputs: Sequence[Path]) -> None:
-    missing = [printable(given) for given in inputs if not _is_pattern(given) and _status(given) is None]
+    missing = [printable(given) for given in inputs if not (_is_pattern(given) or os.path.lexists(given))]
     if missing:
         raise UsageError(f"There is no {_listed(missing)}; check the name of the input.")
 
@@ -196,23 +246,25 @@ def _listed_suffixes() -> str:
     return ", ".join(sorted(PHOTO_SUFFIXES))
 
 
-def _find(given: Path, output: Path | None, suffixes: frozenset[str], follows_links: bool) -> Iterator[FoundPhoto]:
+def _find(given: Path, written: frozenset[Path], walk: Callable[..., Iterator[FoundPhoto]]) -> Iterator[FoundPhoto]:
     if _is_pattern(given):
-        yield from _find_pattern(given, output, suffixes, follows_links)
-    elif given.is_dir():
-        if output is not None:
-            _check_output_outside(given, output)
+        yield from _find_pattern(given, written, walk)
+    elif os.path.isdir(given):  # noqa: PTH112 - where the method raises an error, a link leads to what is closed.
         # A link may lead to the results of an earlier run.
-        skipped = output.resolve() if follows_links and output is not None else None
-        yield from walk_photos(given, suffixes, pattern=(), skipped=skipped, follows_links=follows_links)
-    elif given.is_file():
+        yield from walk(given, skipped=written)
+    elif os.path.isfile(given) or not os.path.exists(given):  # noqa: PTH110, PTH113
+        # A link that leads nowhere too: reading it fails, and the photo is accounted for.
         yield FoundPhoto(given, Path(given.name))
     else:
         raise UsageError(f"{printable(given)} is neither a file nor a folder; name photo files or folders.")
 
 
+def _resolved(folders: Sequence[Path]) -> frozenset[Path]:
+    return frozenset(folder.resolve() for folder in folders)
+
+
 def _find_pattern(
-    given: Path, output: Path | None, suffixes: frozenset[str], follows_links: bool
+    given: Path, written: frozenset[Path], walk: Callable[..., Iterator[FoundPhoto]]
 ) -> Iterator[FoundPhoto]:
     parts = given.parts
     fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
@@ -220,63 +272,10 @@ def _find_pattern(
     while fixed + 1 < len(parts) and Path(*parts[: fixed + 1]).is_dir():
         fixed += 1
     root = Path(*parts[:fixed])
-    skipped = None if output is None else output.resolve()
-    walk = walk_photos(root, suffixes, parts[fixed:], skipped=skipped, follows_links=follows_links)
-    found = list(walk) if root.is_dir() else []
+    found = list(walk(root, pattern=parts[fixed:], skipped=written)) if root.is_dir() else []
     if not found:
         log.warning("%s matches no photo.", printable(given))
     yield from found
-
-
-def _check_output(output: Path) -> None:
-    existing = next(folder for folder in (output, *output.absolute().parents) if os.path.lexists(folder))
-    if not existing.is_dir():
-        raise OutputError(f"{printable(existing)} is not a folder; name another with --output.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {printable(existing)} cannot be written; name another with --output.")
-
-
-def _check_output_outside(folder: Path, output: Path) -> None:
-    """By inode, so that links, bind mounts and the case of letters do not matter."""
-    inside = folder.stat()
-    real = output.resolve()
-    for ancestor in (real, *real.parents):
-        if ancestor.exists() and os.path.samestat(ancestor.stat(), inside):
-            raise OutputError(
-                f"The output {printable(output)} lies in the input folder {printable(folder)};"
-                " name a folder outside it with --output."
-            )
-
-
-def _check_sources_kept(jobs: Sequence[Job]) -> None:
-    existing = [(job, status) for job in jobs if (status := _status(job.target)) is not None]
-    if not existing:
-        return
-    sources = {(s.st_dev, s.st_ino): job for job in jobs if (s := _status(job.source)) is not None}
-    for job, status in existing:
-        taken = sources.get((status.st_dev, status.st_ino))
-        if taken is not None:
-            raise OutputError(
-                f"The result of {printable(job.source)} would overwrite the source {printable(taken.source)};"
-                " name another folder with --output."
-            )
-
-
-def _check_targets_inside(jobs: Sequence[Job], output: Path) -> None:
-    """A link among the folders of the output must not lead the results out of it."""
-    real = output.resolve()
-    for folder in {job.target.parent for job in jobs}:
-        if not folder.resolve().is_relative_to(real):
-            raise OutputError(
-                f"The folder {printable(folder)} leads out of the output folder; name another with --output."
-            )
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
 
 
 def _check_targets_differ(jobs: Sequence[Job], output: Path) -> None:

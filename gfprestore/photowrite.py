@@ -44,6 +44,7 @@ def write_photo(
     quality: int | None = None,
     overwrite: bool = False,
     further_pages: Iterable[Photo] = (),
+    option: str = "--output",
 ) -> tuple[str, ...]:
     """Writes a photo in the format of the name's suffix; the file is complete or absent. Missing folders are made.
 
@@ -58,6 +59,7 @@ def write_photo(
         quality: Of JPEG and WebP, 1 to 100.
         overwrite: Replace a file that exists.
         further_pages: What follows in a TIFF, and only there; each is written before the next is asked for.
+        option: The option that named the folder, for messages.
 
     Returns:
         What was lost, one sentence each.
@@ -70,7 +72,7 @@ def write_photo(
     write = _WRITERS.get(split_suffix(path.name)[1].lower())
     if write is None:
         raise PhotoError(f"{printable(path)} has no suffix of a format that can be written; use --format.")
-    with atomic_file(path, overwrite=overwrite) as stream:
+    with atomic_file(path, overwrite=overwrite, option=option) as stream:
         with _told(path):
             notes = write(stream, _sized_for_tiff(photo) if write is _write_tiff else _sized(photo), quality)
         for page in further_pages:

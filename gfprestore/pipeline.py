@@ -107,6 +107,8 @@ def _pixel_bytes(work: Stage) -> float:
 def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) -> Stage:
     if should_stop():
         return None
+    if job.fault is not None:
+        return Failed(job, job.fault)
     if not options.overwrite and os.path.lexists(job.target):
         return Skipped(job, "the result exists already (--overwrite writes it anew)")
     watch = Stopwatch()

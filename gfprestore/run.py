@@ -63,10 +63,8 @@ def run_jobs(
         KeyboardInterrupt: It was interrupted or terminated; the summary has been said too.
     """
     complain = complain or say
-    earlier: list[Line] = []
-    chosen = _read_choice(options.faces_from, jobs, report_name, resume)
-    if resume is not None and not _is_first_run(resume, report_name):
-        jobs, earlier = _unfinished(jobs, resume, options, say)
+    chosen = read_choice(options.faces_from, jobs, report_name, resume)
+    jobs, earlier = unfinished(jobs, resume, report_name, options, say)
     _tidy_up(jobs, options)
     plan = plan_work(options.batch_size)
     times = StageTimes(plan.threads, usable_cores()) if profiles else None
@@ -95,12 +93,15 @@ def run_jobs(
     return report.exit_code
 
 
-def _read_choice(
+def read_choice(
     faces_from: Path | None, jobs: Sequence[Job], report_name: str | None, resume: Path | None
 ) -> ChosenFaces | None:
     """Reads a choice of faces, once since it may be a pipe, and refuses one that would come to nothing.
 
     That is done before any of its photos is written without a restored face.
+
+    Raises:
+        UsageError: The file has no faces for these jobs, or the report would overwrite it.
     """
     if faces_from is None:
         return None
@@ -225,8 +226,16 @@ def _is_first_run(resume: Path, report_name: str | None) -> bool:
     return is_one and not os.path.lexists(resume)
 
 
-def _unfinished(jobs: Sequence[Job], resume: Path, options: RestoreOptions, say: Say) -> tuple[list[Job], list[Line]]:
-    """The jobs that are left, and the lines of the others in the report."""
+def unfinished(
+    jobs: Sequence[Job], resume: Path | None, report_name: str | None, options: RestoreOptions, say: Say
+) -> tuple[Sequence[Job], list[Line]]:
+    """The jobs that are left, and the lines of the others in the report that a run resumes, if it resumes any.
+
+    Raises:
+        UsageError: The file of `resume` is no report that can be read.
+    """
+    if resume is None or _is_first_run(resume, report_name):
+        return jobs, []
     run = read_report(resume)
     finished = run.with_results(jobs, counts_skipped=not options.overwrite)
     say(f"{len(finished)} of {len(jobs)} photos are finished according to {printable(resume)}.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -36,6 +38,22 @@ class SectionCommand(click.Command):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+class NamedPath(click.Path):
+    """A path that need not exist or be readable, but is not empty.
+
+    An empty one, such as an unset variable of a shell gives, would be the working folder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(readable=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path, refusing the empty one."""
+        if os.fspath(value) in ("", b""):
+            self.fail("The name is empty; write . for the working folder.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class FiniteRange(click.FloatRange):

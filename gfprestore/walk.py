@@ -24,6 +24,9 @@ class FoundPhoto:
     below: Path
     """Its path below the folder, or below the fixed part of the pattern, that it was found in."""
 
+    fault: str | None = None
+    """For a folder that cannot be read, in place of its photos: a sentence about it."""
+
 
 def split_suffix(name: str) -> tuple[str, str]:
     """Stem and suffix of a file name, the same in every Python version; a leading or a last dot makes no suffix.
@@ -40,25 +43,28 @@ def walk_photos(
     root: Path,
     suffixes: frozenset[str],
     pattern: tuple[str, ...] = (),
-    skipped: Path | None = None,
+    skipped: frozenset[Path] = frozenset(),
     *,
     follows_links: bool = False,
+    links: list[Path] | None = None,
 ) -> Iterator[FoundPhoto]:
     """Yields the photos below a folder in order of their names, each folder's content at the folder's place.
 
     Hidden files and folders are passed over, linked folders are not entered, and a link counts only if it leads to a
-    file of the same tree. What is left out for that reason is counted in one logged warning.
+    file of the same tree. What is left out for that reason is counted in one logged warning. A folder inside that
+    cannot be read, such as `lost+found`, is yielded itself with its fault, and the others are walked on.
 
     Args:
         root: The folder.
         suffixes: Lower-case suffixes of the files that count.
         pattern: Parts of a shell pattern; only files that it matches, or whose folder it matches, count.
-        skipped: Resolved path of a folder to pass over, such as the output of `**/*.jpg`.
+        skipped: Resolved paths of folders to pass over, such as the output of `**/*.jpg`.
         follows_links: Enter linked folders and take linked files, wherever they lead. Of several links to a folder the
             first is entered, and none that lies in that folder, so that the walk ends soon.
+        links: Takes the links out of the folder, to photos and to folders, in place of the count in the warning.
 
     Raises:
-        UsageError: The folder itself cannot be read; one inside it is left out with a logged warning.
+        UsageError: The folder itself cannot be read.
     """
     real_root = root.resolve()
     left_out = 0
@@ -83,10 +89,16 @@ def walk_photos(
                 if folder in trail or folder in linked:
                     continue
                 linked.add(folder)
-            if matched and folder != skipped and (inner := _scan_inner(Path(entry.path), below / entry.name, matched)):
-                stack.append(inner)
+            if not matched or folder in skipped:
+                continue
+            try:
+                stack.append(_scan(Path(entry.path), below / entry.name, matched))
                 trail.append(folder)
-        elif len(pattern) in matched and split_suffix(entry.name)[1].lower() in suffixes:
+            except OSError as error:
+                yield FoundPhoto(Path(entry.path), below / entry.name, _unreadable(error))
+        elif matched and links is not None and not follows_links and _leads_out(entry, real_root, suffixes):
+            links.append(Path(entry.path))
+        elif len(pattern) in matched and _suffix(entry) in suffixes:
             if _belongs(entry, None if follows_links else real_root):
                 yield FoundPhoto(Path(entry.path), below / entry.name)
             else:
@@ -114,13 +126,8 @@ def _scan_root(root: Path, states: frozenset[int]) -> Entries:
         ) from error
 
 
-def _scan_inner(folder: Path, below: Path, states: frozenset[int]) -> Entries | None:
-    """One folder that cannot be read, such as `lost+found`, must not keep all others from being restored."""
-    try:
-        return _scan(folder, below, states)
-    except OSError as error:
-        log.warning("The folder %s is left out: it cannot be read (%s).", printable(folder), _reason(error))
-        return None
+def _unreadable(error: OSError) -> str:
+    return f"The folder cannot be read ({_reason(error)}); grant access and run again for the photos in it."
 
 
 def _reason(error: OSError) -> str:
@@ -133,6 +140,21 @@ def _is_folder(entry: os.DirEntry[str], follows_links: bool) -> bool | None:
         return entry.is_dir(follow_symlinks=follows_links)
     except OSError:
         return None
+
+
+def _suffix(entry: os.DirEntry[str]) -> str:
+    return split_suffix(entry.name)[1].lower()
+
+
+def _leads_out(entry: os.DirEntry[str], real_root: Path, suffixes: frozenset[str]) -> bool:
+    """Whether an entry is a link out of the tree, with the name of a photo or to a folder."""
+    if not entry.is_symlink():
+        return False
+    try:
+        real = Path(entry.path).resolve()
+        return not real.is_relative_to(real_root) and (_suffix(entry) in suffixes or real.is_dir())
+    except (OSError, RuntimeError):  # As in `_belongs`.
+        return False
 
 
 def _belongs(entry: os.DirEntry[str], real_root: Path | None) -> bool:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +119,9 @@ def test_every_option_has_help_and_a_section() -> None:
         (["--sharpen"], "--sharpen"),
         (["-q", "-v"], "--quiet and --verbose"),
         (["--weights", "/no/such/folder"], "--weights"),
+        (["-o", ""], "'--output': The name is empty"),
+        ([""], "The name is empty"),
+        (["--save-faces", ""], "'--save-faces': The name is empty"),
         (["--colorize", "in/"], "--colorize must be followed by another option or by --, or be written as"),
     ],
 )
@@ -136,6 +140,60 @@ def test_missing_output_and_missing_input(album: Path, tmp_path: Path) -> None:
     code, result = call(tmp_path / "nowhere", "-o", tmp_path / "out")
     assert code == ExitCode.USAGE
     assert "nowhere" in result.stderr
+
+
+def test_named_photos_that_cannot_be_read_fail_alone(
+    album: Path, tmp_path: Path, seen: list[RestoreOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, dangling, loop = album / "c.png", tmp_path / "dangling.jpg", tmp_path / "loop.jpg"
+    dangling.symlink_to(tmp_path / "nothing.jpg")
+    loop.symlink_to(loop)
+    # As root every file can be read, so that the refusal is played.
+    access, opened = os.access, os.open
+    monkeypatch.setattr(os, "access", lambda path, *how: Path(path) != closed and access(path, *how))
+
+    def refuse(path: Any, *more: Any, **settings: Any) -> int:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *more, **settings)
+
+    monkeypatch.setattr(os, "open", refuse)
+    report = tmp_path / "report.jsonl"
+    code, result = call(album / "a.png", closed, dangling, loop, "-o", tmp_path / "out", "--report", report)
+    assert code == ExitCode.SOME_FAILED, result.stderr
+    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1] for line in failed] == [str(closed), str(dangling), str(loop)]
+    statuses = [json.loads(line).get("status") for line in report.read_text().splitlines()]
+    assert statuses[1:-1] == ["restored", "failed", "failed", "failed"]
+
+
+def test_a_folder_inside_that_cannot_be_read_is_a_failure(
+    album: Path, tmp_path: Path, seen: list[RestoreOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def refuse(path: Any) -> object:
+        if Path(path) == album / "sub":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (tmp_path / "out" / "sub").mkdir(parents=True)  # Of a run that had access.
+    report = tmp_path / "report.jsonl"
+    told = f"failed: {album / 'sub'}: The folder cannot be read (Permission denied)"
+    for more in (["--dry-run"], ["-q", "--report", report]):
+        code, result = call(album, "-o", tmp_path / "out", *more)
+        assert code == ExitCode.SOME_FAILED
+        assert result.stderr.startswith(told)
+        assert len(result.stderr.splitlines()) == 1
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [(line["source"], line["status"]) for line in lines[1:-1]][2] == (str(album / "sub"), "failed")
+    assert (lines[-1]["restored"], lines[-1]["failed"], lines[-1]["exit_code"]) == (1, 1, ExitCode.SOME_FAILED)
+
+
+def test_the_package_runs_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "gfprestore", "--version"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"gfprestore {__version__}\n", "")
 
 
 def test_no_photos(tmp_path: Path) -> None:
@@ -200,6 +258,23 @@ def test_dry_run_writes_nothing(album: Path, tmp_path: Path) -> None:
     assert len(result.stdout.splitlines()) == 3
     assert f"{album / 'a.png'} -> {tmp_path / 'out' / 'a.png'}" in result.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_lists_what_a_resumed_run_would_do(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:
+    report = tmp_path / "report.jsonl"
+    (album / "broken.png").write_bytes(b"nothing")
+    call(album, "-o", tmp_path / "out", "--report", report)
+    code, result = call(album, "-o", tmp_path / "out", "--dry-run", "--overwrite", "--resume", report)
+    assert code == ExitCode.OK
+    assert result.stdout == f"{album / 'broken.png'} -> {tmp_path / 'out' / 'broken.png'}\n"
+    assert "3 of 4 photos are finished" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--resume", "--faces-from"])
+def test_dry_run_refuses_the_files_that_a_run_refuses(album: Path, tmp_path: Path, option: str) -> None:
+    code, result = call(album, "-o", tmp_path / "out", "--dry-run", option, tmp_path / "nowhere")
+    assert (code, result.stdout) == (ExitCode.USAGE, "")
+    assert "nowhere" in result.stderr
 
 
 def test_dry_run_lists_names_that_the_encoding_of_stdout_lacks(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,12 @@ def main(verbose, what):
         sys.stdin.readline()
         for number in range(100000):
             print(number)
+    if what == "print all":
+        print("all")
+    if what == "echo":
+        click.echo("all")
+    if what == "device":
+        raise OSError(5, "of something else")
     if what == "print little":
         print("ready", flush=True)
         sys.stdin.readline()
@@ -138,6 +146,39 @@ def test_reader_that_leaves_ends_the_command_quietly(what: str) -> None:
     process.stderr.close()
     assert process.wait() == 141
     assert stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell of this kind")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(("what", "status"), [("status", 3), ("weights", 5), ("print all", 0)])
+def test_closed_streams_change_nothing_else(what: str, status: int, closed: str) -> None:
+    ended = in_shell(what, closed)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (status, False)
+    if "2>" not in closed:
+        assert ended.stderr == ("" if what != "weights" else "gfprestore-test: error: no weights; try `--offline`.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+@pytest.mark.parametrize(("what", "unbuffered"), [("print all", ""), ("echo", ""), ("echo", "1")])
+def test_full_stdout_is_told_in_one_sentence(what: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    ended = in_shell(what, "> /dev/full")
+    assert ended.returncode == 7
+    assert ended.stderr.startswith("gfprestore-test: error: Standard output cannot be written (No space left")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_full_stderr_and_other_faults_keep_their_status() -> None:
+    assert in_shell("weights", "2> /dev/full").returncode == 5
+    ended = in_shell("device", "")
+    assert ended.returncode == 1
+    assert "OSError: [Errno 5] of something else" in ended.stderr
+
+
+def in_shell(what: str, redirection: str) -> subprocess.CompletedProcess[str]:
+    line = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(SCRIPT)} {shlex.quote(what)} {redirection}"
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
 
 
 def test_imports_nothing_but_click_and_the_standard_library() -> None:

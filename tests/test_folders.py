@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gfprestore import folders
@@ -115,7 +115,10 @@ def test_links_out_of_the_tree_are_left_out_and_told(
         found = relatives(plan_jobs([album], tmp_path / "out"))
     expected = ["a.PNG", "b.jpg", "inner.jpg", "m/e.webp", "m/n/d.JPeG", "nowhere.jpg", "z/c.tif"]
     assert found == expected
-    assert caplog.messages == [f"Left out in {album}, since no file of that folder is behind the name: 3."]
+    assert caplog.messages == [
+        f"Left out in {album}, since no file of that folder is behind the name: 2.",
+        f"2 links out of the input folders were left out, such as {album}/folder-link; --follow-links takes them.",
+    ]
     assert relatives(plan_jobs([album / "**"], tmp_path / "out")) == expected
     assert relatives(plan_jobs([album / "out-link.jpg", album / "folder-link"], tmp_path / "out")) == [
         "out-link.jpg",
@@ -193,6 +196,7 @@ def test_a_last_dot_is_no_suffix(tmp_path: Path) -> None:
 
 @given(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20), st.sampled_from(["", ".jpg", ".TIF"]))
 def test_target_names_have_a_suffix_that_can_be_written(stem: str, suffix: str) -> None:
+    assume(stem.strip("."))  # What a name of dots alone ends with is no suffix.
     for format in ("auto", *FORMAT_SUFFIXES):
         name = target_name(stem + suffix, format)
         found = split_suffix(name)[1].lower()
@@ -365,13 +369,23 @@ def unreadable_m(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unreadable_m")
-def test_a_folder_inside_that_cannot_be_read_is_left_out_and_told(
-    album: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_inside_that_cannot_be_read_is_a_job_that_fails(album: Path, tmp_path: Path) -> None:
+    make(album, "m.png")
+    make(tmp_path / "in2", "m/x.jpg", "y.jpg")
     for given_input in (album, album / "**"):
-        caplog.clear()
-        assert relatives(plan_jobs([given_input], tmp_path / "out")) == ["a.PNG", "b.jpg", "z/c.tif"]
-        assert caplog.messages == [f"The folder {album}/m is left out: it cannot be read (Permission denied)."]
+        jobs = plan_jobs([given_input, tmp_path / "in2"], tmp_path / "out")
+        assert relatives(jobs) == ["a.PNG", "b.jpg", "m", "m.png", "z/c.tif", "m", "y.jpg"]
+        faulty = [job for job in jobs if job.fault is not None]
+        assert [job.source for job in faulty] == [album / "m", tmp_path / "in2" / "m"]
+        assert all("The folder cannot be read (Permission denied)" in (job.fault or "") for job in faulty)
+
+
+@pytest.mark.usefixtures("unreadable_m")
+def test_where_nothing_is_found_what_was_left_out_is_told(album: Path, tmp_path: Path) -> None:
+    make(tmp_path / "in2", "m/x.jpg")
+    (tmp_path / "in2" / "link.jpg").symlink_to(album / "b.jpg")
+    with pytest.raises(NoPhotosError, match=r"Access is missing to .*/m\..*link\.jpg; --follow-links takes it\."):
+        plan_jobs([tmp_path / "in2"], tmp_path / "out")
 
 
 @pytest.mark.usefixtures("unreadable_m")

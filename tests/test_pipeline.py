@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -251,6 +252,21 @@ def test_extras_crops_boxes_times_and_tags(tmp_path: Path) -> None:
     untagged = replace(options, tag=False, overwrite=True)
     list(restore_photos(jobs, fake_models(stripes), untagged))
     assert b"algorithmicallyEnhanced" not in (read_photo(jobs[0].target).metadata.xmp or b"")
+
+
+def test_a_refused_crop_names_the_option_of_the_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    usual = os.open
+
+    def refuse(path: object, *more: int) -> int:
+        if str(path).startswith(str(tmp_path / "faces")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return usual(path, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    options = RestoreOptions(upscale=1, save_faces=tmp_path / "faces")
+    with pytest.raises(OutputError, match=r"the disk is full.*--save-faces"):
+        list(restore_photos(jobs, fake_models(stripes), options))
 
 
 def scratched() -> np.ndarray:

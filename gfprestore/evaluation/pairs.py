@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from gfprestore.errors import UsageError, printable
 from gfprestore.folders import PHOTO_SUFFIXES
 from gfprestore.walk import split_suffix, walk_photos
+
+log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 5
 
@@ -45,6 +48,9 @@ def list_images(folder: Path) -> dict[str, Path]:
         raise UsageError(f"{printable(folder)} is not a folder.")
     images: dict[str, Path] = {}
     for found in walk_photos(folder, PHOTO_SUFFIXES):
+        if found.fault is not None:
+            log.warning("%s is left out: %s", printable(found.source), found.fault)
+            continue
         name = (found.below.parent / split_suffix(found.below.name)[0]).as_posix()
         if name in images:
             raise UsageError(
