@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
+from gfprestore import run
 from gfprestore.align import FACE_TEMPLATE
 from gfprestore.background import LANCZOS
 from gfprestore.models import Models
@@ -57,3 +61,14 @@ def fake_models(change: Callable[[np.ndarray], np.ndarray] = np.copy) -> Models:
         facts={},
         detector=FakeDetector(),  # type: ignore[arg-type]
     )
+
+
+def pair_of_faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Writes two photos with one face each, a.png and b.png, and lets runs of this test load stand-ins for networks."""
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+        pixels[0, 0, 0] = 1
+        Image.fromarray(pixels).save(folder / name)
+    monkeypatch.setattr(run, "load_models", lambda *_: fake_models())
+    return folder

@@ -6,11 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import call
-from fakes import fake_models
-from PIL import Image
+from fakes import pair_of_faces
 
 from gfprestore import run
 from gfprestore.earlier import EarlierRun
@@ -21,14 +19,7 @@ Lines = list[dict[str, object]]
 
 @pytest.fixture
 def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two photos with one face each, and stand-ins for the networks."""
-    (tmp_path / "album").mkdir()
-    for name in ("a.png", "b.png"):
-        pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-        pixels[0, 0, 0] = 1
-        Image.fromarray(pixels).save(tmp_path / "album" / name)
-    monkeypatch.setattr(run, "load_models", lambda *_: fake_models())
-    return tmp_path / "album"
+    return pair_of_faces(tmp_path / "album", monkeypatch)
 
 
 def read(path: Path) -> Lines:
