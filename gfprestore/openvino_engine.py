@@ -107,6 +107,12 @@ def _to_graph(network: nn.Module, shape: tuple[int | None, ...], dtype: torch.dt
         return openvino.convert_model(traced, example_input=example, input=[partial])
 
 
+@cache
+def _tell_once(error: str) -> None:
+    """Tells why compiled models are not kept: every network of a run meets the same reason."""
+    logger.warning("Compiled models are not kept: %s.", error)
+
+
 def _compile(
     make_graph: Callable[[], openvino.Model], precision: str, cache_folder: Path | None, key: str | None
 ) -> openvino.CompiledModel:
@@ -119,7 +125,7 @@ def _compile(
     try:
         known = open_cache(cache_folder)
     except OSError as error:
-        logger.warning("Compiled models are not kept: %s.", error)
+        _tell_once(str(error))
         return core.compile_model(make_graph(), "CPU", settings)
     if key is not None:
         return _take_or_compile(make_graph, settings, cache_folder / _blob_name(key, precision), known)

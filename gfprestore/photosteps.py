@@ -40,6 +40,10 @@ from gfprestore.transparency import fill_hidden
 
 logger = logging.getLogger(__name__)
 
+_NOTED_SHARE = 0.01
+_FILLED = "{:.1f} % of the photo was filled as scratches; look whether lettering or folds went with them."
+"""From that share of the photo on this is told, and what."""
+
 Crops = Sequence[NDArray[np.uint8]]
 """What the networks see of faces: 8-bit sRGB, each (S, S, 3)."""
 
@@ -53,7 +57,10 @@ def open_page(job: Job, options: RestoreOptions, page: int = 0) -> Photo:
     photo = read_photo(job.source, page)
     if options.descratch:
         scratches = find_scratches(photo.pixels)
-        photo = replace(photo, pixels=fill_scratches(photo.pixels, scratches), is_filled=bool(scratches.any()))
+        share = float(scratches.mean())
+        notes = (_FILLED.format(100 * share),) if share >= _NOTED_SHARE else ()
+        pixels = fill_scratches(photo.pixels, scratches)
+        photo = replace(photo, pixels=pixels, is_filled=share > 0, warnings=(*photo.warnings, *notes))
     return photo
 
 

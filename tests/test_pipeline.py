@@ -305,6 +305,18 @@ def test_whatever_changes_pixels_is_named_in_the_result(
     assert (named is None) or named.format(__version__).encode() in (metadata.exif or b"")
 
 
+@pytest.mark.parametrize(("width", "is_told"), [(2, True), (0, False)])
+def test_how_much_was_filled_is_told_where_it_is_much(width: int, is_told: bool, tmp_path: Path) -> None:
+    pixels = scratched()
+    pixels[:, 200 + width : 202] = 90
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    models = replace(fake_models(), detector=NoFaces())  # type: ignore[arg-type]
+    jobs = plan_jobs([tmp_path / "a.png"], tmp_path / "restored")
+    (outcome,) = restore_photos(jobs, models, RestoreOptions(descratch=True))
+    assert isinstance(outcome, Restored)
+    assert any("% of the photo was filled as scratches" in warning for warning in outcome.warnings) is is_told
+
+
 def test_crops_of_an_earlier_run_give_way(tmp_path: Path) -> None:
     jobs = album(tmp_path / "in", [3])
     options = RestoreOptions(upscale=1, save_faces=tmp_path / "faces", overwrite=True)
