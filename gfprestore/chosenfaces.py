@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from gfprestore.bysource import BySource
 from gfprestore.errors import UsageError, printable
 from gfprestore.reportfile import FaceBox
 
@@ -26,22 +25,8 @@ def not_found(missed: int) -> str:
     )
 
 
-@dataclass(frozen=True)
-class ChosenFaces:
-    """Boxes of the chosen faces of every photo that a report lists."""
-
-    _by_name: dict[Path, Mapping[int, Sequence[FaceBox]]] = field(default_factory=dict)
-    _by_file: dict[str, Mapping[int, Sequence[FaceBox]]] = field(default_factory=dict)
-    """The same by the real path, since one folder has many names: `in`, `../in`, `/photos/in`."""
-
-    def of(self, source: Path) -> Mapping[int, Sequence[FaceBox]] | None:
-        """The boxes chosen in a photo by page, from 0, in photo pixel centres; None where the report lists it not."""
-        named = self._by_name.get(source)
-        return self._by_file.get(os.path.realpath(source)) if named is None else named
-
-    def add(self, source: Path, boxes: Mapping[int, Sequence[FaceBox]]) -> None:
-        """Takes the boxes of a photo, in place of what an earlier line told of it."""
-        self._by_name[source] = self._by_file[os.path.realpath(source)] = boxes
+ChosenFaces = BySource[Mapping[int, Sequence[FaceBox]]]
+"""Boxes of the chosen faces of every photo that a report lists: by page, from 0, in photo pixel centres."""
 
 
 def read_faces(path: Path) -> ChosenFaces:

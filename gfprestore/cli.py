@@ -23,7 +23,7 @@ from gfprestore.options import RestoreOptions
 from gfprestore.sections import SectionCommand
 
 if TYPE_CHECKING:
-    from gfprestore.folders import Job
+    from gfprestore.job import Job
 
 EPILOG = """\b
 Examples:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gfprestore.bysource import BySource
 from gfprestore.errors import UsageError, printable
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.reportfile import SCHEMA
 
 Line = dict[str, object]
@@ -28,18 +29,14 @@ _NOT_IN_PIXELS = frozenset(
 class EarlierRun:
     """The lines of a report file, the last of every source that tells what its result is."""
 
-    lines: dict[Path, Line] = field(default_factory=dict)
-    """By the source as it was named."""
+    lines: BySource[Line] = field(default_factory=BySource)
 
     options: list[Mapping[str, object]] = field(default_factory=list)
     """Those of each run in the file."""
 
-    _by_file: dict[str, Line] = field(default_factory=dict)
-    """The lines by the real path, since one folder has many names: `in`, `../in`, `/photos/in`."""
-
     def of(self, source: Path) -> Line:
         """The line of a photo; empty where there is none."""
-        return self.lines.get(source) or self._by_file.get(os.path.realpath(source), {})
+        return self.lines.of(source) or {}
 
     def add(self, line: Line) -> None:
         """Takes one line of the file."""
@@ -50,7 +47,7 @@ class EarlierRun:
         source = Path(str(line["source"]))
         if line.get("status") in _RESULT_KEPT and self.of(source).get("status") == "restored":
             return
-        self.lines[source] = self._by_file[os.path.realpath(source)] = line
+        self.lines.add(source, line)
 
     def with_results(self, jobs: Sequence[Job], *, counts_skipped: bool) -> dict[Job, Line]:
         """The lines of the jobs whose results are there.

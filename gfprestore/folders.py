@@ -11,11 +11,11 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from gfprestore.errors import NoPhotosError, UsageError, printable
+from gfprestore.job import Job
 from gfprestore.places import (
     check_crops,
     check_folder,
@@ -56,23 +56,6 @@ PHOTO_SUFFIXES = KEPT_SUFFIXES | REPLACED_SUFFIXES.keys()
 """Suffixes, in lower case, by which a file inside a folder counts as a photo."""
 
 _NAMES_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Job:
-    """One photo to restore: where it is and where the result goes."""
-
-    source: Path
-    """The photo file, as it was named or found."""
-
-    target: Path
-    """The file to write: `output / relative`."""
-
-    relative: Path
-    """Path of the target below the output folder; no two jobs of a run share one."""
-
-    fault: str | None = None
-    """For a folder whose photos nobody knows since it cannot be read: a sentence about it. Such a job fails."""
 
 
 def plan_jobs(
@@ -121,12 +104,14 @@ def plan_jobs(
     for folder in inputs:
         if not reads_only and os.path.isdir(folder):  # noqa: PTH112
             check_outside(folder, output, "--output")
-    written = [folder for folder in (None if reads_only else output, save_faces) if folder is not None]
+    written_to = frozenset(
+        folder.resolve() for folder in (None if reads_only else output, save_faces) if folder is not None
+    )
     links: list[Path] = []
     walk = partial(walk_photos, suffixes=suffixes, follows_links=follows_links, links=links)
     jobs: dict[tuple[Path, Path], Job] = {}
     for given in inputs:
-        for found in _find(given, _resolved(written), walk):
+        for found in _find(given, written_to, walk):
             job = _job(found, output, format)
             jobs.setdefault((job.source, job.relative), job)
     planned = _keep_suffixes(list(jobs.values()), output, format)
@@ -257,10 +242,6 @@ def _find(given: Path, written: frozenset[Path], walk: Callable[..., Iterator[Fo
         yield FoundPhoto(given, Path(given.name))
     else:
         raise UsageError(f"{printable(given)} is neither a file nor a folder; name photo files or folders.")
-
-
-def _resolved(folders: Sequence[Path]) -> frozenset[Path]:
-    return frozenset(folder.resolve() for folder in folders)
 
 
 def _find_pattern(

@@ -12,7 +12,7 @@ import cv2
 from gfprestore.dropping import DroppedError
 from gfprestore.errors import GfprestoreError, PhotoError, printable
 from gfprestore.face_choice import FaceBox
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.photo import AlignedFace, Photo
 from gfprestore.report import RefusedRecord
 

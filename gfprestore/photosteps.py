@@ -21,8 +21,8 @@ from gfprestore.dropping import drop_if
 from gfprestore.errors import PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.finding import find_faces
-from gfprestore.folders import Job
 from gfprestore.inwork import OpenPhoto, stamp_of
+from gfprestore.job import Job
 from gfprestore.masks import Labels
 from gfprestore.metadata import tag_as_restored
 from gfprestore.models import Models

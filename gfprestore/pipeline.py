@@ -23,8 +23,8 @@ from gfprestore.atomic import TargetExistsError
 from gfprestore.chosenfaces import NOT_LISTED, ChosenFaces, read_faces
 from gfprestore.dropping import DroppedError
 from gfprestore.errors import PhotoError, printable
-from gfprestore.folders import Job
 from gfprestore.inwork import OpenPhoto, in_hand, stamp_of
+from gfprestore.job import Job
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
 from gfprestore.photosteps import Crops, finish_photo, open_page, restore_crops, with_faces

@@ -6,12 +6,9 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gfprestore.errors import OutputError, printable
-
-if TYPE_CHECKING:
-    from gfprestore.folders import Job
+from gfprestore.job import Job
 
 _CROP_NAME = re.compile(r"(.+?)(?:\.page\d+)?\.\d+\.(?:before|after)\.png", re.DOTALL)
 """What a crop of a face is called, with the name that its photo's result has."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gfprestore.errors import ExitCode
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.stagetimes import StageTimes
 
 

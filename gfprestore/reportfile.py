@@ -39,7 +39,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from gfprestore.errors import OutputError, printable
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Skipped
 
 if sys.platform == "win32":

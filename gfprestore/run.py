@@ -15,7 +15,7 @@ from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
 from gfprestore.earlier import Line, read_report
 from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.machine import usable_cores
 from gfprestore.models import Models, load_models
 from gfprestore.options import RestoreOptions

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from gfprestore import workplan
-from gfprestore.folders import Job, plan_jobs
+from gfprestore.folders import plan_jobs
+from gfprestore.job import Job
 from gfprestore.models import Models, load_models
 from gfprestore.options import RestoreOptions
 from gfprestore.photofile import read_photo

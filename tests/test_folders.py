@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from gfprestore import folders
 from gfprestore.errors import NoPhotosError, OutputError, UsageError, printable
-from gfprestore.folders import FORMAT_SUFFIXES, Job, plan_jobs, target_name
+from gfprestore.folders import FORMAT_SUFFIXES, plan_jobs, target_name
+from gfprestore.job import Job
 from gfprestore.photowrite import _WRITERS
 from gfprestore.walk import _advance, _expand, split_suffix
 

@@ -20,7 +20,8 @@ from sample_photos import colours, full_metadata, photo, saved
 
 from gfprestore import exif, photosteps
 from gfprestore.errors import PhotoError
-from gfprestore.folders import Job, plan_jobs
+from gfprestore.folders import plan_jobs
+from gfprestore.job import Job
 from gfprestore.metadata import tag_as_restored
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo, PhotoMetadata

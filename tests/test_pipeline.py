@@ -23,8 +23,9 @@ from gfprestore import __version__, photosteps, pipeline
 from gfprestore.colorize import SoftTint
 from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
-from gfprestore.folders import Job, plan_jobs
+from gfprestore.folders import plan_jobs
 from gfprestore.gamma import gamma_profile
+from gfprestore.job import Job
 from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import DetectedFace, FoundFaces, Photo, PhotoMetadata, RefusedFace

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.progress import RunProgress, TimeLeft
 from gfprestore.report import Failed, Report, Restored, Skipped
 

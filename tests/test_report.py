@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gfprestore.earlier import read_report
 from gfprestore.errors import ExitCode, OutputError, UsageError
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Restored, Skipped, duration
 from gfprestore.reportfile import SCHEMA, ReportFile
 
@@ -85,7 +85,7 @@ def test_durations_read_well_and_never_say_sixty(seconds: float) -> None:
 
 
 def read_statuses(path: Path) -> dict[Path, object]:
-    return {source: line["status"] for source, line in read_report(path).lines.items()}
+    return {source: line["status"] for source, line in read_report(path).lines.named.items()}
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

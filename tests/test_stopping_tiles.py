@@ -15,7 +15,7 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from gfprestore.background import BILINEAR, LANCZOS
 from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
 from gfprestore.dropping import DroppedError
-from gfprestore.folders import Job
+from gfprestore.job import Job
 from gfprestore.options import RestoreOptions
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Restored

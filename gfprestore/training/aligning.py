@@ -21,8 +21,8 @@ from gfprestore.align import (
 from gfprestore.atomic import atomic_file
 from gfprestore.detect import FaceDetector
 from gfprestore.errors import PhotoError
-from gfprestore.folders import Job
 from gfprestore.geometry import magnification, map_points, scaling
+from gfprestore.job import Job
 from gfprestore.photo import DetectedFace, Photo, Pixels
 from gfprestore.photofile import read_photo
 from gfprestore.training.regions import (

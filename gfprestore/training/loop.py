@@ -93,7 +93,7 @@ def _train(config: TrainingConfig, folder: Path, process: Process, share: int, m
     progress.note_trained(faces.digest())
     validator = make_validator(config, faces, held_out, process.device, share) if process.leads else None
     if validator is not None:
-        progress.note_measured(validator.digest())
+        progress.note_measured(validator.digest)
     with Monitor(config, folder, progress.step, leads=process.leads) as monitor:
         run = TrainingRun(config, folder, process, recipe, monitor, validator)
         return run.go_on(progress, faces, minutes)
@@ -261,7 +261,7 @@ class TrainingRun:
         self._monitor.write_metrics(progress.step, metrics)
         # None of today's is no proof that they were not among those of an earlier part of the run.
         seen = None if progress.is_mixed and not validator.seen else validator.seen
-        about = {"faces": len(validator), "measured": validator.digest(), "seen": seen}
+        about = {"faces": len(validator), "measured": validator.digest, "seen": seen}
         progress.history.append({"step": progress.step, **metrics, **about})
         name = self._config.validation.best
         if validator.is_better(metrics[name], progress.best, name):

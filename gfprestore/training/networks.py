@@ -205,16 +205,16 @@ def load_frozen(config: LossConfig) -> FrozenNetworks:
         WeightsError: A file is damaged or another network's.
     """
     frozen = FrozenNetworks()
-    for loss in _weighing(config, "perceptual", "perceptual_style"):
+    if loss := _weighing(config, "perceptual", "perceptual_style"):
         frozen.vgg19 = load_vgg19(read_state_dict(wanted_file(config.vgg19, "losses.vgg19", loss)))
-    for loss in _weighing(config, "lpips"):
+    if loss := _weighing(config, "lpips"):
         path = wanted_file(config.lpips_alexnet, "losses.lpips_alexnet", loss)
         frozen.lpips = _load_distance("alex", path, shrink=2, sees_whole=True)
-    for loss in _weighing(config, "lpips_vgg"):
+    if loss := _weighing(config, "lpips_vgg"):
         path = wanted_file(config.lpips_vgg16, "losses.lpips_vgg16", loss)
         # VGG-16 costs more than the generator: a small crop, and AlexNet for the whole.
         frozen.lpips_vgg = _load_distance("vgg", path, shrink=3, sees_whole=False)
-    for loss in _weighing(config, "identity", "identity_cosine"):
+    if loss := _weighing(config, "identity", "identity_cosine"):
         frozen.identity = load_identity(identity_file(config, loss))
     return frozen
 
@@ -238,9 +238,9 @@ def identity_file(config: LossConfig, asker: str) -> Path:
     return wanted_file(config.identity_weights, "losses.identity_weights", asker, standard)
 
 
-def _weighing(config: LossConfig, *losses: str) -> list[str]:
-    """The first of the losses that has a weight, in words; empty where none has one."""
-    return [f"losses.{loss} has a weight" for loss in losses if getattr(config, loss)][:1]
+def _weighing(config: LossConfig, *losses: str) -> str | None:
+    """The first of the losses that has a weight, in words; None where none has one."""
+    return next((f"losses.{loss} has a weight" for loss in losses if getattr(config, loss)), None)
 
 
 def lay_out_channels_last(network: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +64,7 @@ class Validator:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    @cached_property
     def digest(self) -> str:
         """Digest of the pairs' pixels: which faces are measured, wherever they lie."""
         total = hashlib.sha256()

@@ -22,8 +22,9 @@ from long_run import EXAMPLES, Watched, make_album
 from PIL import Image
 
 from gfprestore import run, stagetimes
-from gfprestore.folders import Job, plan_jobs
+from gfprestore.folders import plan_jobs
 from gfprestore.inwork import OpenPhoto, stamp_of
+from gfprestore.job import Job
 from gfprestore.models import Models, load_models
 from gfprestore.options import RestoreOptions
 from gfprestore.photosteps import finish_photo, open_page, restore_crops, with_faces
