@@ -27,6 +27,7 @@ from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
 from gfprestore.face_choice import Candidates, choose_faces, merge_candidates
 from gfprestore.geometry import map_points
+from gfprestore.native.detector import build_native_detector
 from gfprestore.photo import DetectedFace, FoundFaces, Pixels
 from gfprestore.photo_views import COARSE_VIEW, VIEWS, Look, View, make_looks, turn_face_back, turn_photo
 from gfprestore.priors import decode_faces
@@ -241,7 +242,9 @@ def build_detector(
     Raises:
         WeightsError: These are not the weights of a RetinaFace.
     """
-    engine = build_engine(
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    engine: Engine | None = build_native_detector(state, MEAN, precision) if device == "cpu" else None
+    engine = engine or build_engine(
         lambda: DetectionNetwork(load_network(state)).eval(),
         (None, None, None, 3),
         input_dtype="uint8",

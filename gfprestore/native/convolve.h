@@ -189,11 +189,12 @@ static inline __attribute__((always_inline)) void add_doubled_residual(const Win
 static inline __attribute__((always_inline)) void activate_tile(const Step *s, Index pixel, int c,
                                                                 Vector y[TILE][TILE]) {
     Vector gain = s->gain ? load(s->gain + c) : (Vector){0} + 1, bias = s->bias ? load(s->bias + c) : (Vector){0};
+    Vector slope = slope_of(s, c);
     for (int i = 0; i < TILE; i++)
         for (int j = 0; j < TILE; j++) {
             Vector value = y[i][j] * gain + bias;
             if (s->noise) value += s->noise[pixel + (Index)i * s->width + j];
-            y[i][j] = leaky(value, s->slope);
+            y[i][j] = leaky(value, slope);
         }
     if (!s->scale || c < s->kept) return;
     int reached = s->channels_out - s->kept;

@@ -34,10 +34,13 @@ class Step(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("kind", "flags", "height", "width", "channels_in", "channels_out")),
-        *((name, ctypes.c_int32) for name in ("stride_in", "stride_out", "stride_residual", "kept")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("stride_in", "stride_out", "stride_residual", "kept", "side", "pace", "depth")
+        ),
         *((name, ctypes.c_void_p) for name in ("x", "weight", "style", "gain", "bias", "noise", "residual")),
-        *((name, ctypes.c_void_p) for name in ("scale", "shift", "y")),
-        ("slope", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("scale", "shift", "slopes", "mean", "filters", "y")),
+        *((name, ctypes.c_float) for name in ("slope", "slope_between")),
     )
 
 

@@ -11,20 +11,28 @@
 
 #define AHEAD 24 /* steps of the sum by which weights are asked for before they are needed */
 
-/* c[ROWS][PANEL] = a[ROWS][depth] u[depth][PANEL], in float. */
-static inline void multiply_float(const float *a, Index stride_a, const float *u, int depth, float *c, Index stride_c) {
-    Vector sum[ROWS][2] = {0};
+/* sum[ROWS][vectors] += a[ROWS][depth] u[depth][PANEL], in float; of u the first or both vectors of a panel. */
+static inline __attribute__((always_inline)) void add_products(const float *a, Index stride_a, const float *u, int depth,
+                                                               int vectors, Vector sum[ROWS][2]) {
     for (int i = 0; i < depth; i++) {
         __builtin_prefetch(u + (Index)(i + AHEAD) * PANEL);
-        __builtin_prefetch(u + (Index)(i + AHEAD) * PANEL + LANES);
-        Vector left = *(const InMemory *)(u + (Index)i * PANEL), right = *(const InMemory *)(u + (Index)i * PANEL + LANES);
+        if (vectors > 1) __builtin_prefetch(u + (Index)(i + AHEAD) * PANEL + LANES);
+        Vector weights[2];
+#pragma GCC unroll 2
+        for (int k = 0; k < vectors; k++) weights[k] = *(const InMemory *)(u + (Index)i * PANEL + k * LANES);
 #pragma GCC unroll 12
         for (int row = 0; row < ROWS; row++) {
             float value = a[row * stride_a + i];
-            sum[row][0] += value * left;
-            sum[row][1] += value * right;
+#pragma GCC unroll 2
+            for (int k = 0; k < vectors; k++) sum[row][k] += value * weights[k];
         }
     }
+}
+
+/* c[ROWS][PANEL] = a[ROWS][depth] u[depth][PANEL], in float. */
+static inline void multiply_float(const float *a, Index stride_a, const float *u, int depth, float *c, Index stride_c) {
+    Vector sum[ROWS][2] = {0};
+    add_products(a, stride_a, u, depth, 2, sum);
 #pragma GCC unroll 12
     for (int row = 0; row < ROWS; row++) {
         *(InMemory *)(c + row * stride_c) = sum[row][0];

@@ -25,15 +25,21 @@ class Kind(IntEnum):
     FROM_PIXELS = 8
     TO_RGB = 9
     TO_PIXELS = 10
+    FILTER_PIXELS = 11
+    CONVOLVE = 12
+    SEPARABLE = 13
+    POOL = 14
 
 
 class Flag(IntFlag):
-    """Flags of a tiled convolution, as in program.h."""
+    """Flags of convolutions, as in program.h."""
 
     DOUBLES_INPUT = 1
     HALVES_OUTPUT = 2
     DOUBLES_RESIDUAL = 4
     REPEATS_INPUT = 8
+    REPEATS_RESIDUAL = 16
+    ADDS_FIRST = 32
 
 
 @dataclass(eq=False)
@@ -95,6 +101,9 @@ class Epilogue:
 
     slope: float = 1.0
     """Of the leaky ReLU below zero."""
+
+    slopes: Operand = None
+    """The same for every channel."""
 
     scale: Operand = None
     """Factors of the last channels."""

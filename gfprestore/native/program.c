@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "convolve.h"
+#include "products.h"
 #include "steps.h"
 
 #if defined(_WIN32)
@@ -34,7 +35,10 @@ static int count_blocks(const Step *s, Index memory, int threads, int *tiles_eac
         *tiles_each = tiles_in_block(s, memory, threads);
         return (count_tiles(s->height) * count_tiles(s->width) + *tiles_each - 1) / *tiles_each;
     case STEP_MATMUL:
-        return (s->height * s->width + MATMUL_ROWS - 1) / MATMUL_ROWS * (s->channels_out / PANEL);
+        return count_products(s) * count_panels(s);
+    case STEP_CONVOLVE:
+    case STEP_SEPARABLE:
+        return count_products(s);
     case STEP_LINEAR:
     case STEP_INVERSE_NORM:
         return (s->channels_out + 63) / 64;
@@ -47,6 +51,10 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
     switch (s->kind) {
     case STEP_WINOGRAD: run_winograd(s, block, tiles_each, memory, half); break;
     case STEP_MATMUL: run_matmul(s, block, memory); break;
+    case STEP_FILTER_PIXELS: run_filter_pixels(s, block, memory); break;
+    case STEP_CONVOLVE: run_convolve(s, block, memory); break;
+    case STEP_SEPARABLE: run_separable(s, block, memory); break;
+    case STEP_POOL: run_pool(s, block); break;
     case STEP_GATHER: run_gather(s, block); break;
     case STEP_HALVE: run_halve(s, block); break;
     case STEP_DOUBLE: run_double(s, block); break;
@@ -114,7 +122,8 @@ EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed,
 /* Bytes of every thread's memory for a program whose blocks of tiles are to take `memory` bytes. */
 EXPORT Index scratch_size(const Step *steps, int count, Index memory) {
     for (int i = 0; i < count; i++) {
-        Index least_size = steps[i].kind == STEP_WINOGRAD ? 4 * winograd_memory(steps + i, FEWEST_TILES) : 0;
+        int tiled = steps[i].kind == STEP_WINOGRAD;
+        Index least_size = 4 * (tiled ? winograd_memory(steps + i, FEWEST_TILES) : product_memory(steps + i));
         if (least_size > memory) memory = least_size;
     }
     return memory;

@@ -26,13 +26,15 @@ typedef int64_t Index; /* of a float in a buffer: `long` has 32 bits on Windows,
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float InMemory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
 
-enum Kind { STEP_WINOGRAD, STEP_MATMUL, STEP_GATHER, STEP_HALVE, STEP_DOUBLE, STEP_ADD, STEP_LINEAR, STEP_INVERSE_NORM, STEP_FROM_PIXELS, STEP_TO_RGB, STEP_TO_PIXELS };
+enum Kind { STEP_WINOGRAD, STEP_MATMUL, STEP_GATHER, STEP_HALVE, STEP_DOUBLE, STEP_ADD, STEP_LINEAR, STEP_INVERSE_NORM, STEP_FROM_PIXELS, STEP_TO_RGB, STEP_TO_PIXELS, STEP_FILTER_PIXELS, STEP_CONVOLVE, STEP_SEPARABLE, STEP_POOL };
 
 enum Flag {
     DOUBLES_INPUT = 1,    /* STEP_WINOGRAD: convolve the bilinear double of x */
     HALVES_OUTPUT = 2,    /* STEP_WINOGRAD: keep the means of 2 x 2 outputs */
     DOUBLES_RESIDUAL = 4, /* STEP_WINOGRAD: the residual has half the size, add its bilinear double */
     REPEATS_INPUT = 8,    /* STEP_WINOGRAD: convolve x with every row and column twice */
+    REPEATS_RESIDUAL = 16, /* products: the residual has half the size, add each of its pixels four times */
+    ADDS_FIRST = 32,       /* products: add the residual before the activation */
 };
 
 typedef struct {
@@ -41,6 +43,8 @@ typedef struct {
     int32_t channels_in, channels_out;
     int32_t stride_in, stride_out, stride_residual; /* floats from one pixel of x, y, residual to the next */
     int32_t kept;                                   /* channels before those that scale and shift reach */
+    int32_t side, pace; /* STEP_FILTER_PIXELS and those after it: of the kernel, and from one output to the next in x */
+    int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product */
     const void *x;        /* features, pixels, or a vector */
     const void *weight;   /* as packed below */
     const float *style;   /* factor of every input channel, or NULL */
@@ -50,8 +54,12 @@ typedef struct {
     const float *residual; /* added after the activation, or NULL */
     const float *scale;   /* feature transform of the channels from `kept` on: their factors, or NULL */
     const float *shift;   /* ... and what is added */
+    const float *slopes;  /* `slope` of every output channel, or NULL */
+    const float *mean;    /* STEP_FILTER_PIXELS: taken off every byte of a row of x, which repeats them */
+    const float *filters; /* STEP_SEPARABLE: [10][channels_in], nine weights of every channel and what is added */
     void *y;
-    float slope; /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
+    float slope;          /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
+    float slope_between;  /* STEP_SEPARABLE: of the one before the product */
 } Step;
 
 #endif

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gfprestore.native.library import Library
 from gfprestore.native.operands import STRIDES, Array, Buffer, Epilogue, Features, Flag, Kind, Operand
-from gfprestore.native.running import TILED_PRODUCTS, Program, share
+from gfprestore.native.running import TILED_PRODUCTS, Memory, Program, share
 
 SMALLEST_TILED = 16
 """Side from which tiles pay: below it the transformed weights, four times as many, take longer to read."""
@@ -32,6 +32,9 @@ class ProgramBuilder:
     buffers: list[Buffer] = field(default_factory=list)
     kernels: dict[int, tuple[Tensor, Array]] = field(default_factory=dict)
     """By a kernel's address: the kernel, which so keeps it, and the packed one."""
+
+    smallest_tiled: int = SMALLEST_TILED
+    """Least side of what is convolved in tiles."""
 
     _unpacked: list[tuple[Tensor, Array]] = field(default_factory=list)
 
@@ -83,7 +86,7 @@ class ProgramBuilder:
         factor = 2 if wider else 1
         height, width = x.size if isinstance(x, Features) else x.shape[:2]
         size = height * factor, width * factor
-        if min(size) < SMALLEST_TILED or not isinstance(x, Features):
+        if min(size) < self.smallest_tiled or not isinstance(x, Features):
             return self._convolve_small(x, weight, after, style, bool(wider), halves)
         outputs, inputs = weight.shape[:2]
         packed = self.pack(weight)
@@ -174,7 +177,11 @@ class ProgramBuilder:
             pass
         self._unpacked.clear()
 
-    def build(self) -> Program:
-        """Give every buffer memory and every step its addresses."""
+    def build(self, memory: Memory | None = None) -> Program:
+        """Give every buffer memory and every step its addresses.
+
+        Args:
+            memory: For the features of several programs that never run at once; None takes new memory.
+        """
         places, size = share(self.buffers)
-        return Program(self.library, self.half, self.steps, places, size)
+        return Program(self.library, self.half, self.steps, places, (memory or Memory()).take(size))

@@ -25,17 +25,38 @@ ALIGNMENT = 64
 """Bytes of a cache line."""
 
 
+class Memory:
+    """Memory for the features of programs, which grows with what they need."""
+
+    def __init__(self) -> None:
+        self._bytes = aligned(0)
+        self.has_grown = False
+        """Whether the last program took new memory."""
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """At least `size` bytes that begin at a cache line."""
+        self.has_grown = size > len(self._bytes)
+        if self.has_grown:
+            self._bytes = aligned(size)
+        return self._bytes
+
+
 class Program:
     """Steps ready to run. Not for several threads at once, but on several threads itself."""
 
     def __init__(
-        self, library: Library, half: bool, steps: Sequence[dict[str, Any]], places: dict[int, int], size: int
+        self,
+        library: Library,
+        half: bool,
+        steps: Sequence[dict[str, Any]],
+        places: dict[int, int],
+        memory: NDArray[np.uint8],
     ) -> None:
         self._library = library
         self._half = half
-        self.memory_size = size
+        self.memory_size = len(memory)
         """Bytes of all features together."""
-        self._memory = aligned(size)
+        self._memory = memory
         self._constants: list[Array] = []
         self._places = places
         self._steps = (Step * len(steps))(*(self._bind(step) for step in steps))

@@ -1,32 +1,11 @@
-/* Every kind of step but tiled convolutions. */
+/* Every kind of step that is neither a tiled convolution nor a product. */
 
 #ifndef GFPRESTORE_STEPS_H
 #define GFPRESTORE_STEPS_H
 
 #include <math.h>
 
-#include "multiply.h"
 #include "vectors.h"
-
-#define MATMUL_ROWS 48 /* pixels in a block of a product: a multiple of every ROWS */
-
-static void run_matmul(const Step *s, int block, float *memory) {
-    int panels = s->channels_out / PANEL, pixels = s->height * s->width;
-    int panel = block % panels, first = block / panels * MATMUL_ROWS;
-    int count = least(MATMUL_ROWS, pixels - first);
-    const float *a = (const float *)s->x + (Index)first * s->stride_in;
-    const float *u = (const float *)s->weight + (Index)panel * s->channels_in * PANEL;
-    for (int t = 0; t < count; t += ROWS)
-        multiply_float(a + (Index)t * s->stride_in, s->stride_in, u, s->channels_in, memory + (Index)t * PANEL, PANEL);
-    for (int t = 0; t < count; t++)
-        for (int c = 0; c < PANEL; c += LANES) {
-            Index pixel = first + t;
-            int channel = panel * PANEL + c;
-            Vector value = activate(s, load(memory + (Index)t * PANEL + c), pixel, channel);
-            if (s->residual) value += load(s->residual + pixel * s->stride_residual + channel);
-            store((float *)s->y + pixel * s->stride_out + channel, value);
-        }
-}
 
 /* Row by row: the nine neighbours of every pixel side by side, times the style. */
 static void run_gather(const Step *s, int row) {
@@ -79,6 +58,23 @@ static void run_add(const Step *s, int row) {
     }
 }
 
+/* The largest under a kernel; what lies outside does not count. */
+static void run_pool(const Step *s, int row) {
+    int height = s->height * s->pace, width = s->width * s->pace, reach = s->side / 2;
+    for (int column = 0; column < s->width; column++) {
+        int top = s->pace * row - reach, left = s->pace * column - reach;
+        for (int c = 0; c < s->channels_in; c += LANES) {
+            Vector most = load((const float *)s->x + ((Index)(top + reach) * width + left + reach) * s->stride_in + c);
+            for (int i = most_of(top, 0); i < least(top + s->side, height); i++)
+                for (int j = most_of(left, 0); j < least(left + s->side, width); j++) {
+                    Vector value = load((const float *)s->x + ((Index)i * width + j) * s->stride_in + c);
+                    most = larger(most, value);
+                }
+            store((float *)s->y + ((Index)row * s->width + column) * s->stride_out + c, most);
+        }
+    }
+}
+
 static float sum_lanes(Vector value) {
     float sum = 0;
     for (int lane = 0; lane < LANES; lane++) sum += value[lane];
@@ -108,7 +104,7 @@ static void run_from_pixels(const Step *s, int row) {
         for (int c = 0; c < s->channels_out; c += LANES) {
             Vector value = load(s->bias + c);
             for (int k = 0; k < 3; k++) value += (float)pixel[k] * load(w + (Index)k * s->channels_out + c);
-            store(y + c, leaky(value, s->slope));
+            store(y + c, leaky(value, (Vector){0} + s->slope));
         }
     }
 }

@@ -18,7 +18,7 @@ static inline void store(float *y, Vector value) { *(InMemory *)y = value; }
 typedef int32_t Bits __attribute__((vector_size(4 * LANES)));
 
 /* Leaky ReLU without a comparison: (1 + slope) / 2 x + (1 - slope) / 2 |x|. */
-static inline Vector leaky(Vector value, float slope) {
+static inline Vector leaky(Vector value, Vector slope) {
     Vector size = (Vector)((Bits)value & 0x7fffffff);
     return (0.5f + 0.5f * slope) * value + (0.5f - 0.5f * slope) * size;
 }
@@ -43,13 +43,21 @@ static inline void finish_stores(void) {
 
 static inline int clamp(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
 static inline int least(int a, int b) { return a < b ? a : b; }
+static inline int most_of(int a, int b) { return a > b ? a : b; }
+static inline Vector larger(Vector a, Vector b) {
+    Bits first = a > b;
+    return (Vector)(((Bits)a & first) | ((Bits)b & ~first));
+}
+
+/* Of the leaky ReLU of the channels from c on. */
+static inline Vector slope_of(const Step *s, int c) { return s->slopes ? load(s->slopes + c) : (Vector){0} + s->slope; }
 
 /* What follows a convolution for the channels from c on of the pixel at `pixel`. */
 static inline Vector activate(const Step *s, Vector value, Index pixel, int c) {
     if (s->gain) value *= load(s->gain + c);
     if (s->bias) value += load(s->bias + c);
     if (s->noise) value += s->noise[pixel];
-    value = leaky(value, s->slope);
+    value = leaky(value, slope_of(s, c));
     if (s->scale && c >= s->kept) {
         Index at = pixel * (s->channels_out - s->kept) + c - s->kept;
         value = value * load(s->scale + at) + load(s->shift + at);

@@ -1,0 +1,222 @@
+"""facexlib's RetinaFace as a program for the compiled kernels: photos whose sides are multiples of 32.
+
+Nothing is ever concatenated or copied: what the next convolution reads together lies side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfprestore.native.library import Library, library_for
+from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
+from gfprestore.native.program import ProgramBuilder
+from gfprestore.native.retinaface import BGR, LEAK, PRIORS, ROW, Bottleneck, Kernel, Product, Retinaface, Separable
+from gfprestore.native.running import Crew, Memory, Program
+from gfprestore.outofmemory import out_of_memory
+
+MOST_PROGRAMS = 8
+"""Programs that are kept, each for one size of photos: without the memory they share, some kilobytes each."""
+
+
+class DetectionProgram:
+    """The network for photos of one size."""
+
+    def __init__(
+        self,
+        network: Retinaface,
+        builder: ProgramBuilder,
+        size: tuple[int, int],
+        mean: NDArray[np.float32],
+        pool: ThreadPoolExecutor,
+        memory: Memory,
+    ) -> None:
+        """Write the program.
+
+        Args:
+            network: What to run.
+            builder: With the kernels that an earlier program packed.
+            size: (H, W) of the photo, multiples of the largest stride.
+            mean: RGB, taken off every pixel.
+            pool: Packs kernels.
+            memory: For the features.
+        """
+        self._network, self._builder, self._size, self._mean = network, builder, size, mean
+        self._input = builder.buffer(size[0] * size[1] * BGR + 4 * builder.library.panel)
+        with torch.inference_mode():
+            self._levels = [self._look_around(level, x) for level, x in enumerate(self._pyramid())]
+        for level in self._levels:
+            level.buffer.last = len(builder.steps)
+        builder.pack_kernels(pool)
+        self.program: Program = builder.build(memory)
+
+    def given(self) -> NDArray[np.uint8]:
+        """Where the photo goes: RGB [H W 3]."""
+        height, width = self._size
+        return self.program.view(self._input)[: height * width * BGR].reshape(height, width, BGR)
+
+    def rows(self) -> NDArray[np.float32]:
+        """What was found: (P, 15), the score as its logit."""
+        levels = []
+        for level in self._levels:
+            floats = self.program.view(level.buffer).view(np.float32)[: level.height * level.width * level.stride]
+            levels.append(floats.reshape(-1, level.stride)[:, : PRIORS * ROW].reshape(-1, ROW))  # [HW 32] -> [HWA 15]
+        return np.concatenate(levels)
+
+    def _pyramid(self) -> list[Features]:
+        """Features of the three levels, finest first."""
+        network = self._network
+        height, width = self._size
+        size = height // 2, width // 2
+        mean = np.tile(self._mean, 2 * self._builder.library.panel)
+        own = {"side": network.stem.side, "mean": mean}
+        slope = LEAK if network.is_mobile else 0
+        x = self._product(Kind.FILTER_PIXELS, self._input, network.stem, size, slope, channels_in=BGR, **own)
+        if not network.is_mobile:
+            size = size[0] // 2, size[1] // 2
+            y = self._builder.features(size, x.channels)
+            self._builder.add(Kind.POOL, y, x=x, channels_in=x.channels, side=3, pace=2)
+            x = y
+        levels = []
+        for stage in network.stages:
+            for block in stage:
+                x = self._separable(x, block) if isinstance(block, Separable) else self._bottleneck(x, block)
+            levels.append(x)
+        third = self._multiply(levels[2], network.laterals[2], network.slope)
+        second = self._merge(levels[1], third, 1)
+        return [self._merge(levels[0], second, 0), second, third]
+
+    def _merge(self, x: Features, coarser: Features, level: int) -> Features:
+        network = self._network
+        y = self._multiply(x, network.laterals[level], network.slope, coarser, Flag.REPEATS_RESIDUAL)
+        return self._tiled(y, network.merges[level], slope=network.slope)
+
+    def _look_around(self, level: int, x: Features) -> Features:
+        """What the heads of a level say; its features lie as [third's input | 5x5 | 3x3 | second's input, then 7x7]."""
+        network, context = self._network, self._network.contexts[level]
+        width = context.width
+        together = self._builder.features(x.size, 4 * width + len(context.third.bias))
+        first = together.part(2 * width, len(context.first.bias))
+        self._tiled(x, context.first, slopes=context.slopes[0], into=first)
+        second = together.part(0, len(context.second.bias))
+        self._tiled(together.part(4 * width, width), context.second, slopes=context.slopes[1], into=second)
+        self._tiled(
+            together.part(0, width), context.third, slope=0, into=together.part(4 * width, len(context.third.bias))
+        )
+        return self._multiply(together.part(width, 4 * width), network.heads[level], 1)
+
+    def _separable(self, x: Features, block: Separable) -> Features:
+        size = x.height // block.pace, x.width // block.pace
+        own = {"filters": block.filters, "slope_between": LEAK, "depth": block.product.depth}
+        return self._product(Kind.SEPARABLE, x, block.product, size, LEAK, channels_in=x.channels, side=3, **own)
+
+    def _bottleneck(self, x: Features, block: Bottleneck) -> Features:
+        size = x.height // block.pace, x.width // block.pace
+        residual = x if block.shortcut is None else self._convolve(x, block.shortcut, size, 1)
+        y = self._multiply(x, block.narrow, 0)
+        if isinstance(block.middle, Product):
+            y = self._convolve(y, block.middle, size, 0)
+        else:
+            y = self._tiled(y, block.middle, slope=0)
+        return self._multiply(y, block.wide, 0, residual, Flag.ADDS_FIRST)
+
+    def _tiled(self, x: Features, kernel: Kernel, into: Features | None = None, **after: Any) -> Features:
+        return self._builder.convolve(x, kernel.weight, Epilogue(bias=kernel.bias.numpy(), **after), into=into)
+
+    def _multiply(
+        self, x: Features, product: Product, slope: float, residual: Features | None = None, flags: int = 0
+    ) -> Features:
+        own = {"residual": residual, "flags": flags}
+        return self._product(Kind.MATMUL, x, product, x.size, slope, channels_in=x.channels, **own)
+
+    def _convolve(self, x: Features, product: Product, size: tuple[int, int], slope: float) -> Features:
+        return self._product(Kind.CONVOLVE, x, product, size, slope, channels_in=x.channels, side=product.side)
+
+    def _product(
+        self, kind: Kind, x: Features | Buffer, product: Product, size: tuple[int, int], slope: float, **own: Any
+    ) -> Features:
+        y = self._builder.features(size, product.outputs)
+        height = x.height if isinstance(x, Features) else self._size[0]
+        operands = {"weight": product.packed, "bias": product.bias, "slope": slope}
+        self._builder.add(kind, y, x=x, pace=height // size[0], **operands, **own)
+        return y
+
+
+class NativeDetectionEngine:
+    """RetinaFace on photos: uint8 RGB [N H W 3] -> [N P 15]; see `gfprestore.engine.Engine`."""
+
+    device = "cpu"
+    precision = "fp32"
+
+    def __init__(self, network: Retinaface, library: Library, mean: tuple[float, float, float]) -> None:
+        """Take over the network.
+
+        Args:
+            network: What to run.
+            library: The kernels that it was packed for.
+            mean: RGB, taken off every pixel.
+        """
+        self._network, self._library = network, library
+        self._mean = np.array(mean, np.float32)
+        self._crew = Crew()
+        self._lock = threading.Lock()
+        self._kernels = ProgramBuilder(library, half=False).kernels
+        self._programs: OrderedDict[tuple[int, int], DetectionProgram] = OrderedDict()
+        self._memory = Memory()
+
+    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        """Look for faces; see `gfprestore.engine.Engine.run`. H and W are multiples of the largest stride, 32."""
+        with self._lock:
+            try:
+                program = self._program((batch.shape[1], batch.shape[2]))
+                return (np.stack([self._look(program, photo) for photo in batch]),)
+            except MemoryError as error:
+                self._programs.clear()
+                raise out_of_memory(self.device) from error
+
+    def _look(self, program: DetectionProgram, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+        program.given()[:] = photo
+        self._crew.run(program.program)
+        rows = program.rows()
+        with np.errstate(over="ignore"):  # the exponential of what is surely none: the score is 0 then
+            rows[:, 0] = 1 / (1 + np.exp(-rows[:, 0]))
+        return rows
+
+    def _program(self, size: tuple[int, int]) -> DetectionProgram:
+        if size not in self._programs:
+            builder = ProgramBuilder(self._library, half=False, kernels=self._kernels, smallest_tiled=1)
+            program = DetectionProgram(self._network, builder, size, self._mean, self._crew.pool, self._memory)
+            if self._memory.has_grown:  # the others still hold what was too small
+                self._programs.clear()
+            self._programs[size] = program
+            if len(self._programs) > MOST_PROGRAMS:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(size)
+        return self._programs[size]
+
+
+def build_native_detector(
+    state: Mapping[str, Tensor], mean: tuple[float, float, float], precision: str
+) -> NativeDetectionEngine | None:
+    """The engine, or None where something else runs the network better or at all.
+
+    Args:
+        state: Of facexlib's RetinaFace.
+        mean: RGB, taken off every pixel.
+        precision: `fp32` or `bf16`.
+    """
+    library = library_for(precision) if precision == "fp32" else None
+    if library is None:
+        return None
+    try:
+        return NativeDetectionEngine(Retinaface(state, library), library, mean)
+    except (KeyError, ValueError):  # another network
+        return None

@@ -1,0 +1,286 @@
+"""The convolutions of facexlib's RetinaFace (arXiv:1905.00641), read off its state dict and packed for the kernels.
+
+Joined here are the normalisations with their convolutions, convolutions of one input with each other, and the heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gfprestore.native.library import Library
+from gfprestore.native.operands import Array
+
+BGR = 3
+"""Channels of a photo, which the official network takes in this order."""
+
+ROW = 15
+"""Numbers for a prior: score, four of the box, ten of the landmarks."""
+
+PRIORS = 2
+"""Priors of every place."""
+
+EPSILON = 1e-5
+"""Of every normalisation; torch's default."""
+
+LEAK = 0.1
+"""Slope below zero of all layers with MobileNet; ResNet's cut off at zero."""
+
+
+class Kernel(NamedTuple):
+    """A convolution with its normalisation."""
+
+    weight: Tensor
+    """[O I K K]"""
+
+    bias: Tensor
+    """[O]"""
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A convolution packed for products."""
+
+    packed: Array
+    """[panels][depth][panel]"""
+
+    bias: Array
+    """Of all channels of the panels."""
+
+    outputs: int
+    """Channels that are stored."""
+
+    side: int = 1
+
+    depth: int = 0
+    """Channels of the input that have weights."""
+
+
+class Layers:
+    """Reads convolutions off a state dict and fills their channels up with zeros to what the kernels take."""
+
+    def __init__(self, state: Mapping[str, Tensor], library: Library) -> None:
+        self._state = state
+        self._unread = {name for name in state if not name.endswith("num_batches_tracked")}
+        self.panel = library.panel
+        self.lanes = library.panel // 2
+        """Channels of features are multiples of this, a vector."""
+
+    def read(self, name: str, *shape: int) -> Tensor:
+        """A tensor as float32.
+
+        Raises:
+            KeyError: There is none of that name.
+            ValueError: It has another shape.
+        """
+        self._unread.discard(name)
+        tensor = self._state[name]
+        _require(tensor.shape == shape)
+        return tensor.detach().float()
+
+    def require_all_read(self) -> None:
+        """Raise ValueError where more is there than was read: another network, which only shares some names."""
+        _require(not self._unread)
+
+    def fused(self, name: str, normalisation: str, outputs: int, inputs: int, side: int) -> Kernel:
+        """A convolution without bias and the normalisation after it; raises as `read` does."""
+        weight = self.read(f"{name}.weight", outputs, inputs, side, side)
+        factor, shift, mean, variance = (
+            self.read(f"{normalisation}.{part}", outputs) for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = factor * torch.rsqrt(variance + EPSILON)
+        return Kernel(weight * scale.view(-1, 1, 1, 1), shift - mean * scale)
+
+    def head(self, kind: str, level: int, numbers: int, inputs: int) -> Kernel:
+        """A 1x1 convolution [A numbers, I, 1, 1] as [A numbers I], its bias as [A numbers]; raises as `read` does."""
+        name, outputs = f"{kind}Head.{level}.conv1x1", PRIORS * numbers
+        weight = self.read(f"{name}.weight", outputs, inputs, 1, 1).view(PRIORS, numbers, inputs)
+        return Kernel(weight, self.read(f"{name}.bias", outputs).view(PRIORS, numbers))
+
+    def widen(self, kernel: Kernel, inputs: int, outputs: int) -> Kernel:
+        """Zeros after the channels there are."""
+        weight, bias = kernel
+        weight = F.pad(weight, (0, 0, 0, 0, 0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
+        return Kernel(weight, F.pad(bias, (0, outputs - len(bias))))
+
+    def tiled(self, *kernels: Kernel) -> Kernel:
+        """3x3 convolutions of one input as one, for tiles."""
+        weight, bias = torch.cat([one.weight for one in kernels]), torch.cat([one.bias for one in kernels])
+        return self.widen(Kernel(weight, bias), _up(weight.shape[1], self.lanes), _up(len(bias), self.panel))
+
+    def product(self, kernel: Kernel, exact: bool = False) -> Product:
+        """Any convolution, for products; `exact` leaves the input's channels as they are."""
+        outputs, inputs, side = kernel.weight.shape[:3]
+        depth = inputs if exact else _up(inputs, self.lanes)
+        kernel = self.widen(kernel, depth, _up(outputs, self.panel))
+        rows = kernel.weight.permute(2, 3, 1, 0).flatten(0, 2).numpy()  # [O I K K] -> [K K I O] -> [KKI O]
+        packed = rows.reshape(len(rows), -1, self.panel).transpose(1, 0, 2)
+        stored = _up(outputs, self.lanes)
+        return Product(np.ascontiguousarray(packed), kernel.bias.numpy(), stored, side, depth)
+
+    def filters(self, kernel: Kernel) -> NDArray[np.float32]:
+        """A convolution of every channel by itself, [O 1 3 3] -> [10][O]: nine weights and what is added."""
+        rows = torch.cat([kernel.weight.flatten(1).T, kernel.bias[None]])
+        return np.ascontiguousarray(F.pad(rows, (0, -rows.shape[1] % self.lanes)).numpy())
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+class Separable(NamedTuple):
+    """A convolution of every channel by itself and one across them."""
+
+    filters: NDArray[np.float32]
+    product: Product
+    pace: int
+
+
+class Bottleneck(NamedTuple):
+    """A block of ResNet-50 (arXiv:1512.03385)."""
+
+    narrow: Product
+    middle: Kernel | Product
+    """Tiled, or a product where it halves its input."""
+
+    wide: Product
+    shortcut: Product | None
+    pace: int
+
+
+class Context(NamedTuple):
+    """SSH (arXiv:1708.03979), the layers that look around on one level: wide, 3x3 twice, 3x3 three times."""
+
+    first: Kernel
+    second: Kernel
+    third: Kernel
+    slopes: tuple[Array, Array]
+    """Of the first two, by channel: what ends there is cut off at zero."""
+
+    width: int
+    """Of the features that they make together."""
+
+
+class Retinaface:
+    """The convolutions of a RetinaFace."""
+
+    def __init__(self, state: Mapping[str, Tensor], library: Library) -> None:
+        """Read and pack them.
+
+        Raises:
+            KeyError: Layers are missing.
+            ValueError: Layers are too many or have other shapes: this is another network.
+        """
+        layers = Layers(state, library)
+        self.is_mobile = "body.stage1.0.0.weight" in state
+        if self.is_mobile:
+            stem, width, widths = layers.fused("body.stage1.0.0", "body.stage1.0.1", 8, BGR, 3), 64, (64, 128, 256)
+        else:
+            stem, width, widths = layers.fused("body.conv1", "body.bn1", 64, BGR, 7), 256, (512, 1024, 2048)
+        self.stem = layers.product(Kernel(stem.weight.flip(1), stem.bias), exact=True)  # photos are RGB
+        self.stages = _read_mobile(layers) if self.is_mobile else _read_resnet(layers)
+        self.slope = LEAK if self.is_mobile else 0.0
+        """Below zero, of the layers after the backbone."""
+
+        self.laterals = [
+            layers.product(layers.fused(f"fpn.output{i}.0", f"fpn.output{i}.1", width, inputs, 1))
+            for i, inputs in enumerate(widths, 1)
+        ]
+        self.merges = [
+            layers.tiled(layers.fused(f"fpn.merge{i}.0", f"fpn.merge{i}.1", width, width, 3)) for i in (1, 2)
+        ]
+        self.contexts = [_read_context(layers, f"ssh{i}", width, self.slope) for i in (1, 2, 3)]
+        self.heads = [_read_head(layers, level, width) for level in range(3)]
+        layers.require_all_read()
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise ValueError("this is no RetinaFace that the kernels know")
+
+
+def _read_mobile(layers: Layers) -> list[list[Separable]]:
+    """MobileNet-0.25's blocks (arXiv:1704.04861) by stage: after what width, and whether they halve their input."""
+    inputs, stages = 8, []
+    for stage, first, widths, halving in (
+        (1, 1, (16, 32, 32, 64, 64), (1, 3)),
+        (2, 0, (128,) * 6, (0,)),
+        (3, 0, (256,) * 2, (0,)),
+    ):
+        blocks = []
+        for block, width in enumerate(widths):
+            name = f"body.stage{stage}.{first + block}"
+            own = layers.fused(f"{name}.0", f"{name}.1", inputs, 1, 3)
+            across = layers.fused(f"{name}.3", f"{name}.4", width, inputs, 1)
+            pace = 2 if block in halving else 1
+            blocks.append(Separable(layers.filters(own), layers.product(across, exact=True), pace))
+            inputs = width
+        stages.append(blocks)
+    return stages
+
+
+def _read_resnet(layers: Layers) -> list[list[Bottleneck]]:
+    """ResNet-50's stages, of which the first two give their features together as the finest level."""
+    inputs, stages = 64, []
+    for stage, count in ((1, 3), (2, 4), (3, 6), (4, 3)):
+        width = 32 * 2**stage
+        blocks = []
+        for block in range(count):
+            blocks.append(_read_bottleneck(layers, f"body.layer{stage}.{block}", inputs, width, stage > 1))
+            inputs = 4 * width
+        stages.append(blocks)
+    return [stages[0] + stages[1], *stages[2:]]
+
+
+def _read_bottleneck(layers: Layers, name: str, inputs: int, width: int, halves: bool) -> Bottleneck:
+    """A block; where its input has not the width of its result it is the first of a stage, and may halve it."""
+    is_first = inputs != 4 * width
+    pace = 2 if is_first and halves else 1
+    narrow = layers.fused(f"{name}.conv1", f"{name}.bn1", width, inputs, 1)
+    middle = layers.fused(f"{name}.conv2", f"{name}.bn2", width, width, 3)
+    wide = layers.fused(f"{name}.conv3", f"{name}.bn3", 4 * width, width, 1)
+    shortcut = None
+    if is_first:
+        shortcut = layers.product(layers.fused(f"{name}.downsample.0", f"{name}.downsample.1", 4 * width, inputs, 1))
+    packed = layers.product(middle) if pace > 1 else layers.tiled(middle)
+    return Bottleneck(layers.product(narrow), packed, layers.product(wide), shortcut, pace)
+
+
+def _read_context(layers: Layers, name: str, width: int, slope: float) -> Context:
+    half, quarter = width // 2, width // 4
+    wide, twice, again, fourth, fifth = (
+        layers.fused(f"{name}.{part}.0", f"{name}.{part}.1", outputs, inputs, 3)
+        for part, outputs, inputs in (
+            ("conv3X3", half, width),
+            ("conv5X5_1", quarter, width),
+            ("conv5X5_2", quarter, quarter),
+            ("conv7X7_2", quarter, quarter),
+            ("conv7x7_3", quarter, quarter),
+        )
+    )
+    first, second = layers.tiled(wide, twice), layers.tiled(fourth, again)
+    slopes = [np.full(len(kernel.bias), slope, np.float32) for kernel in (first, second)]
+    slopes[0][:half], slopes[1][quarter:half] = 0, 0
+    return Context(first, second, layers.tiled(fifth), (slopes[0], slopes[1]), quarter)
+
+
+def _read_head(layers: Layers, level: int, width: int) -> Product:
+    """The heads of one level as one product, in the order of its input and of the rows that it gives."""
+    score, box, landmarks = (
+        layers.head(kind, level, numbers, width) for kind, numbers in (("Class", 2), ("Bbox", 4), ("Landmark", 10))
+    )
+    # Of two classes only how much the second exceeds the first counts.
+    score = Kernel(*(tensor[:, 1:] - tensor[:, :1] for tensor in score))
+    weight = torch.cat([score.weight, box.weight, landmarks.weight], 1).flatten(0, 1)  # [A 15 I] -> [A15 I]
+    bias = torch.cat([score.bias, box.bias, landmarks.bias], 1).flatten()
+    # Officially 3x3, 5x5, 7x7; in memory the half lies between the quarters.
+    half, quarter = width // 2, width // 4
+    order = [*range(half, half + quarter), *range(half), *range(half + quarter, width)]
+    return layers.product(Kernel(weight[:, order, None, None], bias))
