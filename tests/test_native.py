@@ -100,7 +100,7 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     wanted = F.leaky_relu(wanted * gain[:, None, None] + bias[:, None, None] + grain, 0.2)
     builder = ProgramBuilder(kernels, half=False)
     sources = [put(builder, x)]
-    epilogue = Epilogue(gain.numpy(), bias.numpy(), grain.numpy(), 0.2)
+    epilogue = Epilogue(gain=gain.numpy(), bias=bias.numpy(), noise=grain.numpy(), slope=0.2)
     if after == "halved":
         wanted = halve(wanted)
     elif after == "transform":

@@ -195,7 +195,9 @@ class _Writer:
         style = self.builder.linear(code, convolution.modulation.weight, convolution.modulation.bias)
         gain = self.builder.inverse_norm(style, weight.square().sum((2, 3)))
         scale, shift = modulation or (None, None)
-        after = Epilogue(gain, _array(layer.bias), _array(layer.weight * noise), LEAK, scale, shift)
+        after = Epilogue(
+            gain=gain, bias=_array(layer.bias), noise=_array(layer.weight * noise), slope=LEAK, scale=scale, shift=shift
+        )
         wider = None if layer.upsampling is None else Flag.DOUBLES_INPUT
         return self.builder.convolve(x, weight, after, style=style, wider=wider)
 

@@ -86,7 +86,7 @@ STRIDES = {"x": "stride_in", "y": "stride_out", "residual": "stride_residual"}
 """Operands and the fields that tell how far apart their pixels lie."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Epilogue:
     """What is done to the result of a convolution, in this order."""
 
@@ -102,14 +102,14 @@ class Epilogue:
     slope: float = 1.0
     """Of the leaky ReLU below zero."""
 
-    slopes: Operand = None
-    """The same for every channel."""
-
     scale: Operand = None
     """Factors of the last channels."""
 
     shift: Operand = None
     """Added to the last channels."""
+
+    slopes: Operand = None
+    """Instead of `slope`, one for every channel."""
 
     residual: Features | None = None
     """Features to add, of the same size or, doubled on the way, of half of it."""
