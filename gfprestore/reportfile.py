@@ -6,7 +6,8 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
   text, "options": {...}, "models": {...}}`. The options are the fields of `RestoreOptions`. The models are `device`,
   `precision`, `face`, `detector`, `parser` and `recogniser` (each `{"name": text, "sha256": text}`, where there is
   one), `background` and `colour` (what they are, in words) and `weights` (name -> SHA-256 of what those two read). The
-  models are `{}` where none were loaded, since the run ended before or had nothing to do.
+  models are those of the report that the file held before where none were loaded, since the run ended before or had
+  nothing to do, and `{}` where it held none.
 - What an earlier report told and is still true follows, with `"earlier": true`: where a run resumes another, whose
   report is another file, that one's lines of the photos that are finished; and where the file held a report before, its
   lines of the photos that are skipped now since their results exist. Neither `photos` nor the last line counts these.
