@@ -18,7 +18,7 @@ from gfprestore.colour import to_8_bits, to_srgb, two_way_profile
 from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.dropping import drop_if
-from gfprestore.errors import PhotoError, printable
+from gfprestore.errors import PageError, PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.finding import find_faces
 from gfprestore.inwork import OpenPhoto, stamp_of
@@ -167,6 +167,8 @@ def _further_pages(
 ) -> Iterator[Photo]:
     """Yields the restored pages after the first, each worked on when it is asked for, and adds to what is told.
 
+    A page that is damaged by itself is left out, with a note.
+
     Raises:
         DroppedError: The run stops; there may be hundreds of pages.
         PhotoError: A page cannot be read, or the file is not the one that the first page came from.
@@ -174,10 +176,16 @@ def _further_pages(
     for page in range(1, work.photo.pages):
         watch.lap("write")
         drop_if(should_stop)
-        opened = replace(work, photo=open_page(work.job, options, page), page=page)
+        opened = None
+        try:
+            opened = replace(work, photo=open_page(work.job, options, page), page=page)
+        except PageError as error:
+            told.notes.append(str(error))
         if stamp_of(work.job.source) != work.stamp:
             raise PhotoError(f"{printable(work.job.source)} changed while it was read; run again once it is complete.")
         watch.lap("read")
+        if opened is None:
+            continue
         opened, inputs = with_faces(opened, models, options)
         watch.lap("detect")
         batches = [inputs[start : start + options.batch_size] for start in range(0, len(inputs), options.batch_size)]
