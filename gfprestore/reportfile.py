@@ -12,7 +12,8 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
   report is another file, that one's lines of the photos that are finished; and where the file held a report before, its
   lines of the photos that are skipped now since their results exist. Neither `photos` nor the last line counts these.
 - One line per source, written as soon as it is known: `{"kind": "photo", "status": S, "source": path, "target": path,
-  ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `faces`, `seconds` (by stage) and
+  ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `coloured` (whether the photo, or
+  one of its pages, was given colours; reports of earlier versions lack it), `faces`, `seconds` (by stage) and
   `warnings`; `skipped` adds `reason`; `failed` adds `error`; `unreached`, for photos that the run did not come to, adds
   nothing. A face is `{"box": [left, top, right, bottom], "score": s, "action": "restored" or "kept", "reason": text,
   "strength": s}` and further facts, such as angles of identity in degrees. `refused` lists what was taken for a face
@@ -226,6 +227,7 @@ def outcome_line(outcome: Outcome) -> dict[str, object]:
         line["error"] = outcome.error
     else:
         line["size"] = list(outcome.size)
+        line["coloured"] = outcome.is_coloured
         line["faces"] = [face_line(face) for face in outcome.faces]
         line["refused"] = [refused_line(item) for item in outcome.refused]
         line["seconds"] = {stage: round(seconds, 4) for stage, seconds in outcome.seconds.items()}
