@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from PIL import Image
 from sample_photos import gray_profile, profile, scanner_profile, shown
 
 from gfprestore import __version__, photosteps, pipeline
+from gfprestore.cli import main
 from gfprestore.colorize import SoftTint
 from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
+from gfprestore.extras import BOX_COLOURS
 from gfprestore.folders import plan_jobs
 from gfprestore.gamma import gamma_profile
 from gfprestore.job import Job
@@ -188,6 +191,21 @@ def test_the_report_tells_which_photos_were_coloured(tmp_path: Path) -> None:
             True,
             expected[2],
         ]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"largest": 1}, {"only_center": True}])
+def test_boxes_are_drawn_as_the_help_says(chosen: dict[str, object], tmp_path: Path) -> None:
+    jobs = album(tmp_path / "in", [3])
+    options = RestoreOptions(upscale=1, draw_boxes=True, **chosen)  # type: ignore[arg-type]
+    list(restore_photos(jobs, fake_models(stripes), options))
+    green = (read_photo(jobs[0].target).pixels == BOX_COLOURS["restored"]).all(axis=2)
+    assert cv2.connectedComponents(green.astype(np.uint8))[0] - 1 == (1 if chosen else 3)
+    (told,) = (
+        option.help for option in main.params if isinstance(option, click.Option) and option.name == "draw_boxes"
+    )
+    assert told is not None
+    assert "green around restored faces, orange around those left as they were, red" in told
+    assert "--largest and its like leave out get none" in told
 
 
 @pytest.mark.parametrize("deep", [False, True])
