@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfprestore.nn.gfpgan import released_widths
+from gfprestore.nn.widths import released_widths
 from gfprestore.nn.layers import LEAK, smooth
 
 GAIN = 2**0.5

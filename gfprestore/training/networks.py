@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from gfprestore.errors import UsageError, WeightsError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder, released_widths
+from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder
+from gfprestore.nn.widths import released_widths
 from gfprestore.nn.layers import Resampling
 from gfprestore.nn.paper_weights import clean_factor, to_clean
 from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
