@@ -10,6 +10,7 @@ from PIL import Image, JpegImagePlugin
 
 from gfprestore import exif, xmp
 from gfprestore.colour import profile_space
+from gfprestore.exifresolution import resolution
 from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
 from gfprestore.photoshop import SEGMENT_PREFIX, bare_record, iptc_record
@@ -64,7 +65,7 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         icc_profile=profile,
         xmp=None if packet is None else xmp.upright(packet),
         iptc=_iptc(image, stream) or by_field.get("iptc"),
-        dpi=_dpi(info.get("dpi")) or _dpi(None if block is None else exif.resolution(block)),
+        dpi=_dpi(info.get("dpi")) or _dpi(None if block is None else resolution(block)),
         jpeg_tables=_jpeg_tables(image),
         jpeg_subsampling=_jpeg_subsampling(image),
         comment=_comment(image),
