@@ -17,8 +17,8 @@ import click
 
 from gfprestore import __version__
 from gfprestore.cli_options import A_PATH, OPTIONS
-from gfprestore.command import run_command, tell
-from gfprestore.errors import ExitCode, UsageError, printable
+from gfprestore.command import run_command, stdout_was_closed, tell
+from gfprestore.errors import ExitCode, OutputError, UsageError, printable
 from gfprestore.options import RestoreOptions
 from gfprestore.sections import SectionCommand
 
@@ -71,6 +71,8 @@ def main(
     """
     if quiet and verbose:
         raise UsageError("--quiet and --verbose exclude each other; give one of them.")
+    if report == "-" and not dry_run and stdout_was_closed():
+        raise OutputError("The report cannot go to standard output, which is closed; name a file with --report.")
     _set_up_logging(quiet, verbose)
     options = RestoreOptions(**chosen)
     from gfprestore.folders import plan_jobs

@@ -96,7 +96,12 @@ OPTIONS = (
         help="Find and fill scratches, dust and folds first. It may take lettering, railings and "
         "folds in cloth for damage.",
     ),
-    result("--draw-boxes", is_flag=True, help="Draw the box of every face onto the results."),
+    result(
+        "--draw-boxes",
+        is_flag=True,
+        help="Draw boxes onto the results: green around restored faces, orange around those left as they were, red "
+        "around what was refused as no face. Faces that --largest and its like leave out get none.",
+    ),
     result(
         "--tag/--no-tag",
         default=DEFAULTS.tag,

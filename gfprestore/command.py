@@ -20,6 +20,10 @@ _CLOSED_PIPE_STATUS = 128 + 13
 """What a shell reports for a program ended by SIGPIPE; a number, since Windows has no such signal."""
 
 
+_closed: set[str] = set()
+"""Streams that were closed when the process began, by name."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM; what tidies up after Ctrl-C tidies up after this as well."""
 
@@ -59,11 +63,17 @@ def _open_closed_streams() -> None:
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
+            _closed.add(name)
             nothing = os.open(os.devnull, os.O_RDWR)
             if nothing != number:
                 os.dup2(nothing, number)
                 os.close(nothing)
             setattr(sys, name, open(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115
+
+
+def stdout_was_closed() -> bool:
+    """Whether what is written to standard output goes nowhere, since the process began without one."""
+    return "stdout" in _closed
 
 
 def tell(line: str) -> None:

@@ -34,6 +34,9 @@ class EarlierRun:
     options: list[Mapping[str, object]] = field(default_factory=list)
     """Those of each run in the file."""
 
+    models: dict[str, object] = field(default_factory=dict)
+    """Those that the last run loaded which loaded any."""
+
     def of(self, source: Path) -> Line:
         """The line of a photo; empty where there is none."""
         return self.lines.of(source) or {}
@@ -42,6 +45,9 @@ class EarlierRun:
         """Takes one line of the file."""
         if line.get("kind") == "run" and isinstance(options := line.get("options"), dict):
             self.options.append(options)
+        if line.get("kind") == "run" and isinstance(models := line.get("models"), dict) and models:
+            self.models.clear()
+            self.models.update(models)
         if line.get("kind") != "photo" or "source" not in line:
             return
         source = Path(str(line["source"]))

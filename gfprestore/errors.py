@@ -57,6 +57,10 @@ class PhotoError(Exception):
     """A failure of one photo: it becomes that photo's `Failed` outcome and the run goes on."""
 
 
+class PageError(PhotoError):
+    """A failure of one further page that its file holds to its last byte: the page is left out and the others go on."""
+
+
 def printable(name: object) -> str:
     r"""Text of a name for a message: control characters and undecodable bytes are written as escapes, on one line.
 

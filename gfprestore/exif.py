@@ -49,7 +49,6 @@ _FIRST_SIZE, _INNER_SIZE = (0x0100, 0x0101), (0xA002, 0xA003)
 """Tags of width and height in the first directory and in that of Exif."""
 
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 0x0201, 0x0202
-_INCHES, _DENOMINATOR = 2, 1000
 ENTRY_BYTES = 12
 
 
@@ -121,7 +120,7 @@ def first_directory(block: bytes | bytearray) -> Directory:
     return directory_at(block, order, struct.unpack_from(order + "I", block, 4)[0])
 
 
-def _number(block: bytes | bytearray, directory: Directory, tag: int) -> int | None:
+def whole_number(block: bytes | bytearray, directory: Directory, tag: int) -> int | None:
     """The single whole number of an entry; None where there is none such."""
     place = directory.places.get(tag)
     if place is None:
@@ -141,7 +140,7 @@ def orientation(block: bytes) -> int | None:
     first = first_directory(block)
     if ORIENTATION not in first.places:
         return None
-    number = _number(block, first, ORIENTATION)
+    number = whole_number(block, first, ORIENTATION)
     return number if number is not None and 1 <= number <= 8 else 1
 
 
@@ -169,8 +168,8 @@ def _erase_thumbnail(edited: bytearray, first: Directory, at: int) -> None:
         second = directory_at(edited, first.order, at)
     except ExifError:
         return
-    start = _number(edited, second, _THUMBNAIL_AT)
-    size = _number(edited, second, _THUMBNAIL_BYTES)
+    start = whole_number(edited, second, _THUMBNAIL_AT)
+    size = whole_number(edited, second, _THUMBNAIL_BYTES)
     # A thumbnail that claims a place among the directories is a lie that would erase them.
     if start is None or size is None or start < max(first.end, second.end) or start + size > len(edited):
         return
@@ -189,7 +188,7 @@ def with_size(block: bytes, width: int, height: int) -> bytes:
     edited = bytearray(block)
     first = first_directory(edited)
     places = [first.places.get(tag) for tag in _FIRST_SIZE]
-    at = _number(edited, first, EXIF_DIRECTORY)
+    at = whole_number(edited, first, EXIF_DIRECTORY)
     if at is not None:
         inner = directory_at(edited, first.order, at)
         places += [inner.places.get(tag) for tag in _INNER_SIZE]
@@ -242,38 +241,6 @@ def with_entries(block: bytes, entries: Mapping[int, tuple[int, int, bytes]]) ->
     padded = block + bytes(len(block) % 2)
     directory = directory_bytes(padded, entries, len(padded))
     return padded[:4] + struct.pack(byte_order(block) + "I", len(padded)) + padded[8:] + directory
-
-
-def resolution(block: bytes) -> tuple[float, float] | None:
-    """Dots per inch, (x, y); None where the block names none.
-
-    Raises:
-        ExifError: The block is damaged.
-    """
-    first = first_directory(block)
-    per_inch = {2: 1.0, 3: 2.54}.get(_number(block, first, RESOLUTION_UNIT) or 2)
-    sides = [_rational(block, first, tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
-    if per_inch is None or sides[0] is None or sides[1] is None:
-        return None
-    return sides[0] * per_inch, sides[1] * per_inch
-
-
-def _rational(block: bytes, directory: Directory, tag: int) -> float | None:
-    place = directory.places.get(tag)
-    if place is None:
-        return None
-    kind, count, at = struct.unpack_from(directory.order + "HII", block, place + 2)
-    if kind != RATIONAL or count != 1 or at + 8 > len(block):
-        return None
-    above, below = struct.unpack_from(directory.order + "II", block, at)
-    return above / below if below else None
-
-
-def resolution_entries(order: str, dpi: tuple[float, float]) -> dict[int, tuple[int, int, bytes]]:
-    """Entries that name a resolution in dots per inch, (x, y)."""
-    sides = zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True)
-    found = {tag: pack(order, RATIONAL, [round(side * _DENOMINATOR), _DENOMINATOR]) for tag, side in sides}
-    return found | {RESOLUTION_UNIT: pack(order, SHORT, [_INCHES])}
 
 
 def directory_bytes(

@@ -75,7 +75,7 @@ def _remove(path: Path) -> None:
 
 
 def draw_boxes(canvas: Pixels, photo_size: tuple[int, int], records: Sequence[FaceRecord | RefusedRecord]) -> None:
-    """Draws the box of every face onto the result, in place: green where it was restored, orange where it was kept.
+    """Draws the box of every face that was worked on onto the result, in place: green if restored, orange if kept.
 
     What was taken for a face and refused is red.
 

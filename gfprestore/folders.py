@@ -66,6 +66,7 @@ def plan_jobs(
     suffixes: frozenset[str] = frozenset(PHOTO_SUFFIXES),
     follows_links: bool = False,
     reads_only: bool = False,
+    shares_targets: bool = False,
     save_faces: Path | None = None,
 ) -> list[Job]:
     """Lists the photos of the inputs in order, each with its target below the output folder. Writes nothing.
@@ -88,6 +89,7 @@ def plan_jobs(
         suffixes: Lower-case suffixes of the files taken from folders and patterns.
         follows_links: Enter linked folders and take linked files, wherever they lead.
         reads_only: Targets are only names, nothing is written there: the output may lie among the inputs.
+        shares_targets: Photos may share a target, named by the source alone: whoever writes it tells them apart.
         save_faces: Folder for crops of the faces, which must keep off the photos as well; need not exist.
 
     Returns:
@@ -114,7 +116,7 @@ def plan_jobs(
         for found in _find(given, written_to, walk):
             job = _job(found, output, format)
             jobs.setdefault((job.source, job.relative), job)
-    planned = _keep_suffixes(list(jobs.values()), output, format)
+    planned = list(jobs.values()) if shares_targets else _keep_suffixes(list(jobs.values()), output, format)
     photos = [job for job in planned if job.fault is None]
     if not photos:
         raise NoPhotosError(_nothing_found(inputs, planned, links))
@@ -123,7 +125,8 @@ def plan_jobs(
     if not reads_only:
         check_sources_kept(photos)
     check_targets_inside(photos, output)
-    _check_targets_differ(photos, output)
+    if not shares_targets:
+        _check_targets_differ(photos, output)
     if save_faces is not None:
         check_crops(save_faces, inputs, photos)
     return planned

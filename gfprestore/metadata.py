@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from PIL import Image, JpegImagePlugin
 
 from gfprestore import exif, xmp
 from gfprestore.colour import profile_space
+from gfprestore.exifresolution import resolution
 from gfprestore.gamma import gamma_profile
 from gfprestore.photo import PhotoMetadata
-from gfprestore.photoshop import SEGMENT_PREFIX, iptc_record
+from gfprestore.photoshop import SEGMENT_PREFIX, bare_record, iptc_record
 from gfprestore.pngchunks import text_chunks
 from gfprestore.pngprofiles import raw_profiles
-from gfprestore.tifftags import DESCRIBING_TAGS, describing_block
+from gfprestore.tifftags import DESCRIBING_TAGS, describing_block, value_bytes
 
 _TIFF_IPTC = 33723
 
@@ -63,8 +64,8 @@ def read_metadata(image: Image.Image, stream: BinaryIO | None = None) -> tuple[P
         exif=block,
         icc_profile=profile,
         xmp=None if packet is None else xmp.upright(packet),
-        iptc=_iptc(image) or by_field.get("iptc"),
-        dpi=_dpi(info.get("dpi")) or _dpi(None if block is None else exif.resolution(block)),
+        iptc=_iptc(image, stream) or by_field.get("iptc"),
+        dpi=_dpi(info.get("dpi")) or _dpi(None if block is None else resolution(block)),
         jpeg_tables=_jpeg_tables(image),
         jpeg_subsampling=_jpeg_subsampling(image),
         comment=_comment(image),
@@ -119,11 +120,12 @@ def _bytes_or_none(value: object) -> bytes | None:
     return bytes(value) if isinstance(value, bytes) and value else None
 
 
-def _iptc(image: Image.Image) -> bytes | None:
+def _iptc(image: Image.Image, stream: BinaryIO | None) -> bytes | None:
     """The IPTC-IIM record: a resource of a JPEG's Photoshop segment, or a TIFF's tag."""
     if image.format == "TIFF":
-        value = cast("dict[int, object]", image.getexif()).get(_TIFF_IPTC)
-        return value if isinstance(value, bytes) and value else None
+        # From the file itself, since many programs call it numbers of 32 bits, which it is not.
+        value = None if stream is None else value_bytes(stream, image.tell(), _TIFF_IPTC)
+        return None if value is None else bare_record(value) or None
     segments = [data for name, data in getattr(image, "applist", ()) if name == "APP13"]
     return iptc_record(b"".join(data[len(SEGMENT_PREFIX) :] for data in segments if data.startswith(SEGMENT_PREFIX)))
 

@@ -15,6 +15,7 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -24,12 +25,13 @@ from typing import BinaryIO, cast
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError, features
 
-from gfprestore.decode import UnusualPixelsError, decode_pixels
-from gfprestore.errors import PhotoError, printable
+from gfprestore.decode import Decoded, UnusualPixelsError, decode_pixels
+from gfprestore.errors import PageError, PhotoError, printable
 from gfprestore.metadata import read_metadata
 from gfprestore.photo import Photo, Pixels
 from gfprestore.photowrite import write_photo
 from gfprestore.tiffpages import find_pages, turn_to
+from gfprestore.tifftags import holds_its_pixels
 
 __all__ = ["MAX_PIXELS", "read_photo", "write_photo"]
 
@@ -92,6 +94,7 @@ def read_photo(path: Path, page: int = 0) -> Photo:
         page: Which page of a TIFF, from 0, among those that can be read.
 
     Raises:
+        PageError: A page after the first is damaged, in a file that does not end early.
         PhotoError: The file is missing, unreadable, no photo, damaged, truncated, too large or being written; one
             sentence.
     """
@@ -134,7 +137,7 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
             packet = _take_xmp(image)
             _check_size(image, name, size)
             frames = getattr(image, "n_frames", 1) if image.format not in ("MPO", "TIFF") else 1
-            decoded = decode_pixels(image, stream)
+            decoded = _decode(image, stream, page, pages, odd)
             image.info["xmp"] = packet or _take_xmp(image)  # A PNG may hold it after its pixels.
             metadata, turn, damage = read_metadata(image, stream)
             bits = image.info.get("bit_depth")
@@ -159,6 +162,22 @@ def _read(stream: BinaryIO, name: str, size: int, page: int) -> Photo:
         warnings=tuple(notes),
         pages=len(pages),
     )
+
+
+def _decode(image: Image.Image, stream: BinaryIO, page: int, pages: Sequence[int], odd: Sequence[int]) -> Decoded:
+    """Decodes a page; what is wrong with one after the first is its own fault, as long as the file holds all of it."""
+    try:
+        return decode_pixels(image, stream)
+    except MemoryError:
+        raise
+    except _DECODER_ERRORS as error:
+        is_of_file = isinstance(error, OSError) and error.errno is not None
+        if page == 0 or is_of_file or not holds_its_pixels(stream, pages[page]):
+            raise
+        number = page + 1
+        for other in odd:
+            number += other <= number
+        raise PageError(f"Page {number} {_fault(error)} and was left out.") from error
 
 
 def _take_xmp(image: Image.Image) -> bytes | None:

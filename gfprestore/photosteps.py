@@ -18,7 +18,7 @@ from gfprestore.colour import to_8_bits, to_srgb, two_way_profile
 from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.descratch import fill_scratches, find_scratches
 from gfprestore.dropping import drop_if
-from gfprestore.errors import PhotoError, printable
+from gfprestore.errors import PageError, PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.finding import find_faces
 from gfprestore.inwork import OpenPhoto, stamp_of
@@ -118,17 +118,17 @@ def finish_photo(
     watch = Stopwatch({**work.seconds, "restore": sum(crop.seconds for crop in crops)})
     retouches = retouch_faces(work.photo, work.faces, crops, options, models.recogniser)
     watch.lap("retouch")
-    is_coloured, doubts = decide_colouring(work.photo.pixels, options)
+    is_coloured, doubts = _decide_colouring(work, models, options)
     result = _assemble(work, crops, retouches, models, options, watch, should_stop, is_coloured=is_coloured)
     if options.save_faces is not None:
         # First, since a photo whose result is there counts as done.
         profile = work.photo.metadata.icc_profile
         save_faces(options.save_faces, work.job.relative, work.faces, retouches, profile)
     records, refused = [retouch.record for retouch in retouches], [*work.refused]
-    notes = [*work.photo.warnings, *doubts]
+    notes, coloured = [*work.photo.warnings, *doubts], [is_coloured]
     pages: Iterable[Photo] = ()
     if holds_pages(work.job.target):
-        told = _Told(records, refused, notes)
+        told = _Told(records, refused, notes, coloured)
         pages = _further_pages(work, models, options, should_stop, told, watch)
     elif work.photo.pages > 1:
         notes.append(f"Only the first of {work.photo.pages} pages was restored; --format tiff restores them all.")
@@ -142,7 +142,7 @@ def finish_photo(
             notes.append(str(error))
     watch.lap("write")
     size = result.pixels.shape[1], result.pixels.shape[0]
-    outcome = Restored(work.job, tuple(records), size, watch.seconds, tuple(notes), tuple(refused))
+    outcome = Restored(work.job, tuple(records), size, watch.seconds, tuple(notes), tuple(refused), any(coloured))
     for line in outcome.decisions():
         logger.debug("%s: %s", printable(work.job.source), line)
     return outcome
@@ -155,6 +155,7 @@ class _Told:
     records: list[FaceRecord]
     refused: list[RefusedRecord]
     notes: list[str]
+    coloured: list[bool]
 
 
 def _further_pages(
@@ -167,6 +168,8 @@ def _further_pages(
 ) -> Iterator[Photo]:
     """Yields the restored pages after the first, each worked on when it is asked for, and adds to what is told.
 
+    A page that is damaged by itself is left out, with a note.
+
     Raises:
         DroppedError: The run stops; there may be hundreds of pages.
         PhotoError: A page cannot be read, or the file is not the one that the first page came from.
@@ -174,10 +177,16 @@ def _further_pages(
     for page in range(1, work.photo.pages):
         watch.lap("write")
         drop_if(should_stop)
-        opened = replace(work, photo=open_page(work.job, options, page), page=page)
+        opened = None
+        try:
+            opened = replace(work, photo=open_page(work.job, options, page), page=page)
+        except PageError as error:
+            told.notes.append(str(error))
         if stamp_of(work.job.source) != work.stamp:
             raise PhotoError(f"{printable(work.job.source)} changed while it was read; run again once it is complete.")
         watch.lap("read")
+        if opened is None:
+            continue
         opened, inputs = with_faces(opened, models, options)
         watch.lap("detect")
         batches = [inputs[start : start + options.batch_size] for start in range(0, len(inputs), options.batch_size)]
@@ -190,9 +199,17 @@ def _further_pages(
             save_faces(options.save_faces, name, opened.faces, retouches, opened.photo.metadata.icc_profile)
         told.records.extend(on_page(retouch.record, page + 1) for retouch in retouches)
         told.refused.extend(replace(item, page=page + 1) for item in opened.refused)
-        is_coloured, doubts = decide_colouring(opened.photo.pixels, options)
+        is_coloured, doubts = _decide_colouring(opened, models, options)
+        told.coloured.append(is_coloured)
         told.notes.extend(f"Page {page + 1}: {note}" for note in [*opened.photo.warnings, *doubts])
         yield _assemble(opened, crops, retouches, models, options, watch, should_stop, is_coloured=is_coloured)
+
+
+def _decide_colouring(work: OpenPhoto, models: Models, options: RestoreOptions) -> tuple[bool, list[str]]:
+    """Whether a photo or page will get colours, and what to tell of one that is left as it is."""
+    wants, doubts = decide_colouring(work.photo.pixels, options)
+    has_any = models.chroma is not None and options.color_strength > 0
+    return wants and has_any and (options.colorize != "faces" or bool(work.faces)), doubts
 
 
 def _assemble(
@@ -224,7 +241,7 @@ def _assemble(
     patches = [retouch.patch for retouch in retouches if retouch.patch is not None]
     paste_faces(canvas, pixels, patches, canvas_is_resized_photo=isinstance(models.upscaler, ResizeUpscaler))
     watch.lap("paste")
-    if models.chroma is not None and is_coloured:
+    if is_coloured and models.chroma is not None:
         drop_if(should_stop)
         faces = coloured_faces(
             work.faces,
@@ -253,7 +270,7 @@ def _used(models: Models, options: RestoreOptions, *, has_faces: bool, is_colour
     used = [models.face_model] if has_faces else []
     if not isinstance(models.upscaler, ResizeUpscaler) and options.background_strength > 0:
         used.append(models.upscaler.description)
-    if models.chroma is not None and is_coloured:
+    if is_coloured and models.chroma is not None:
         used.append(f"colour by {models.chroma.description}")
     if is_filled:
         used.append("scratches filled")

@@ -10,7 +10,6 @@ one photo is a value: a stage that meets an outcome instead of work hands it on.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +29,7 @@ from gfprestore.options import RestoreOptions
 from gfprestore.photosteps import Crops, finish_photo, open_page, restore_crops, with_faces
 from gfprestore.report import Failed, Outcome, Restored, Skipped
 from gfprestore.retouch import RestoredCrop
+from gfprestore.settled import settle
 from gfprestore.stagetimes import Stopwatch
 from gfprestore.streams import map_ahead, map_batched
 from gfprestore.workplan import plan_work
@@ -107,10 +107,9 @@ def _pixel_bytes(work: Stage) -> float:
 def _open(job: Job, options: RestoreOptions, should_stop: Callable[[], bool]) -> Stage:
     if should_stop():
         return None
-    if job.fault is not None:
-        return Failed(job, job.fault)
-    if not options.overwrite and os.path.lexists(job.target):
-        return Skipped(job, "the result exists already (--overwrite writes it anew)")
+    settled = settle(job, options)
+    if settled is not None:
+        return settled
     watch = Stopwatch()
     stamp = stamp_of(job.source)
     try:

@@ -9,12 +9,19 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Column
 
 from gfprestore.report import Report, duration
 
 LEAST_WINDOW = 200
 """Photos that the time left is estimated by, at least: fewer say little where photos differ tenfold."""
+
+LEAST_WIDTH_FOR_NUMBERS = 40
+"""Columns of a terminal that hold 10000/10000, 9999 faces and 59 min 59 s left beside each other."""
+
+LEAST_WIDTH_FOR_WORDS = 64
+"""Columns that hold `Restoring` and `photos` as well, and some bar."""
 
 
 class TimeLeft:
@@ -44,6 +51,17 @@ class TimeLeft:
         return (now - self._ends[first]) / (worked_on - first) * report.unreached
 
 
+def _columns(width: int) -> list[ProgressColumn]:
+    """What is shown on a terminal of so many columns: the bar gives way first, then words, and the count never."""
+    count = MofNCompleteColumn(table_column=Column(no_wrap=True))
+    if width < LEAST_WIDTH_FOR_NUMBERS:
+        return [BarColumn(), count]
+    numbers = [TextColumn("{task.fields[faces]} faces"), TextColumn("{task.fields[left]}")]
+    if width < LEAST_WIDTH_FOR_WORDS:
+        return [BarColumn(), count, *numbers]
+    return [TextColumn("Restoring"), BarColumn(), count, TextColumn("photos"), *numbers]
+
+
 class RunProgress:
     """Shows how far a run is, on stderr; use it as a context manager.
 
@@ -57,16 +75,8 @@ class RunProgress:
         self._time_left = TimeLeft()
         self._bar: Progress | None = None
         if is_shown:
-            self._bar = Progress(
-                TextColumn("Restoring"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("photos"),
-                TextColumn("{task.fields[faces]} faces"),
-                TextColumn("{task.fields[left]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            console = Console(stderr=True)
+            self._bar = Progress(*_columns(console.width), console=console, transient=True)
 
     def __enter__(self) -> Self:
         """Draws the empty bar."""

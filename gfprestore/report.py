@@ -79,6 +79,9 @@ class Restored:
     refused: tuple[RefusedRecord, ...] = ()
     """What was taken for a face and is none to restore, such as a profile or a face seen in an eye."""
 
+    is_coloured: bool = False
+    """Whether the photo, or one of its pages, was given colours."""
+
     def decisions(self) -> list[str]:
         """One line for each face that was not simply restored, and why."""
         told = [(face.box, f"face {face.action}", face.reason) for face in self.faces if face.reason]

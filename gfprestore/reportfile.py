@@ -6,12 +6,14 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
   text, "options": {...}, "models": {...}}`. The options are the fields of `RestoreOptions`. The models are `device`,
   `precision`, `face`, `detector`, `parser` and `recogniser` (each `{"name": text, "sha256": text}`, where there is
   one), `background` and `colour` (what they are, in words) and `weights` (name -> SHA-256 of what those two read). The
-  models are `{}` where none were loaded, since the run ended before or had nothing to do.
+  models are those of the report that the file held before where none were loaded, since the run ended before or had
+  nothing to do, and `{}` where it held none.
 - What an earlier report told and is still true follows, with `"earlier": true`: where a run resumes another, whose
   report is another file, that one's lines of the photos that are finished; and where the file held a report before, its
   lines of the photos that are skipped now since their results exist. Neither `photos` nor the last line counts these.
 - One line per source, written as soon as it is known: `{"kind": "photo", "status": S, "source": path, "target": path,
-  ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `faces`, `seconds` (by stage) and
+  ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `coloured` (whether the photo, or
+  one of its pages, was given colours; reports of earlier versions lack it), `faces`, `seconds` (by stage) and
   `warnings`; `skipped` adds `reason`; `failed` adds `error`; `unreached`, for photos that the run did not come to, adds
   nothing. A face is `{"box": [left, top, right, bottom], "score": s, "action": "restored" or "kept", "reason": text,
   "strength": s}` and further facts, such as angles of identity in degrees. `refused` lists what was taken for a face
@@ -225,6 +227,7 @@ def outcome_line(outcome: Outcome) -> dict[str, object]:
         line["error"] = outcome.error
     else:
         line["size"] = list(outcome.size)
+        line["coloured"] = outcome.is_coloured
         line["faces"] = [face_line(face) for face in outcome.faces]
         line["refused"] = [refused_line(item) for item in outcome.refused]
         line["seconds"] = {stage: round(seconds, 4) for stage, seconds in outcome.seconds.items()}

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gfprestore import __version__
 from gfprestore.atomic import remove_leftovers
 from gfprestore.chosenfaces import ChosenFaces, read_faces_of
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
-from gfprestore.earlier import Line, read_report
+from gfprestore.earlier import EarlierRun, Line, read_report
 from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
 from gfprestore.job import Job
 from gfprestore.machine import usable_cores
-from gfprestore.models import Models, load_models
 from gfprestore.options import RestoreOptions
-from gfprestore.pipeline import restore_photos
 from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
 from gfprestore.reportfile import ReportFile
+from gfprestore.settled import settle_all
 from gfprestore.stagetimes import StageTimes
 from gfprestore.stopping import StopRequest
 from gfprestore.workplan import plan_work
 
+if TYPE_CHECKING:
+    from gfprestore.models import Models
+    from gfprestore.weights import Progress
+
 Say = Callable[[str], None]
+
+
+def load_models(options: RestoreOptions, say: Say, progress: Progress | None = None) -> Models:
+    """Loads what the options call for; see `gfprestore.models.load_models`."""
+    # Only here, since torch takes more than a second: a run without work does without.
+    from gfprestore.models import load_models
+
+    return load_models(options, say, progress)
 
 
 def run_jobs(
@@ -70,25 +82,29 @@ def run_jobs(
     times = StageTimes(plan.threads, usable_cores()) if profiles else None
     report = Report(planned=len(jobs), times=times)
     with ExitStack() as stack:
-        lines = None
+        lines, told = None, EarlierRun()
         goes_on = resume is not None and report_name is not None and _is_same_file(Path(report_name), resume)
         if report_name is not None:
             lines = stack.enter_context(ReportFile(report_name, append=goes_on))
             if not goes_on:
-                earlier += _still_true(report_name, jobs, options)
+                told = _replaced(report_name, options)
+                earlier += told.with_results(jobs, counts_skipped=False).values()
         stop = stack.enter_context(StopRequest())
         stack.enter_context(_accounting(report, lines, jobs, say, complain, stop))
-        models = None
+        models, settled = None, settle_all(jobs, options)
         try:
-            if jobs:
+            if settled is None:
                 with download_progress(is_shown=shows_progress) as progress:
                     models = load_models(options, say, progress)
         finally:
             if lines is not None:
-                lines.start(len(jobs), _run_facts(options, models), () if goes_on else earlier)
+                facts = _run_facts(options, models.facts if models else told.models if earlier else {})
+                lines.start(len(jobs), facts, () if goes_on else earlier)
         stop.waits = True
-        if models is not None:
-            _restore_all(jobs, models, options, chosen, report, lines, say, complain, shows_progress, stop)
+        if jobs:
+            written: dict[Job, Restored] = {}
+            outcomes = _outcomes(jobs, settled or (), models, options, chosen, stop, written)
+            _tell_all(len(jobs), outcomes, written, report, lines, say, complain, shows_progress, stop)
         stop.raise_if_asked()
     return report.exit_code
 
@@ -160,11 +176,35 @@ def _accounting(
                     say(report.times.table())
 
 
-def _restore_all(
+def _outcomes(
     jobs: Sequence[Job],
-    models: Models,
+    settled: Sequence[Outcome],
+    models: Models | None,
     options: RestoreOptions,
     chosen: ChosenFaces | None,
+    stop: StopRequest,
+    written: dict[Job, Restored],
+) -> Generator[Outcome]:
+    if models is None:
+        yield from settled
+        return
+    # Only here, as with the models.
+    from gfprestore.pipeline import restore_photos
+
+    yield from restore_photos(
+        jobs,
+        models,
+        options,
+        chosen=chosen,
+        should_stop=stop,
+        note_written=lambda outcome: written.update({outcome.job: outcome}),
+    )
+
+
+def _tell_all(
+    planned: int,
+    outcomes: Generator[Outcome],
+    written: dict[Job, Restored],
     report: Report,
     lines: ReportFile | None,
     say: Say,
@@ -172,25 +212,12 @@ def _restore_all(
     shows_progress: bool,
     stop: StopRequest,
 ) -> None:
-    written: dict[Job, Restored] = {}
     with ExitStack() as stack:
         stack.callback(_count_unseen, written, report, lines)
-        progress = stack.enter_context(RunProgress(len(jobs), is_shown=shows_progress))
+        progress = stack.enter_context(RunProgress(planned, is_shown=shows_progress))
         stack.enter_context(report.times or nullcontext())
         stop.say = progress.say if shows_progress else say
-        outcomes = stack.enter_context(
-            closing(
-                restore_photos(
-                    jobs,
-                    models,
-                    options,
-                    chosen=chosen,
-                    should_stop=stop,
-                    note_written=lambda outcome: written.update({outcome.job: outcome}),
-                )
-            )
-        )
-        for outcome in outcomes:
+        for outcome in stack.enter_context(closing(outcomes)):
             report.add(outcome)
             written.pop(outcome.job, None)
             if lines is not None:
@@ -245,22 +272,21 @@ def unfinished(
     return [job for job in jobs if job not in finished], list(finished.values())
 
 
-def _still_true(report_name: str, jobs: Sequence[Job], options: RestoreOptions) -> list[Line]:
-    """What the report in the place of the new one tells of photos that will be skipped: the same command again."""
+def _replaced(report_name: str, options: RestoreOptions) -> EarlierRun:
+    """What the report in the place of the new one tells of results that will be kept: the same command again."""
     path = Path(report_name)
     if options.overwrite or report_name == "-" or not path.is_file() or not path.stat().st_size:
-        return []
-    run = read_report(path, option="--report")
-    return list(run.with_results(jobs, counts_skipped=False).values())
+        return EarlierRun()
+    return read_report(path, option="--report")
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
     return os.path.lexists(one) and os.path.lexists(other) and one.samefile(other)
 
 
-def _run_facts(options: RestoreOptions, models: Models | None) -> dict[str, object]:
+def _run_facts(options: RestoreOptions, models: Mapping[str, object]) -> dict[str, object]:
     """What the first line of a report tells beside the number of photos."""
-    return {"version": __version__, "options": _named(options), "models": dict(models.facts) if models else {}}
+    return {"version": __version__, "options": _named(options), "models": dict(models)}
 
 
 def _named(options: RestoreOptions) -> dict[str, object]:

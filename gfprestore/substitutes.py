@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gfprestore import exif
+from gfprestore.exifresolution import resolution, resolution_entries
 from gfprestore.photo import PhotoMetadata
 
 
@@ -41,9 +42,9 @@ def with_resolution(metadata: PhotoMetadata) -> PhotoMetadata:
     """The metadata with the resolution in its EXIF block; as they are where the block is damaged."""
     block = metadata.exif or exif.EMPTY_BLOCK
     try:
-        if metadata.dpi is None or exif.resolution(block) == metadata.dpi:
+        if metadata.dpi is None or resolution(block) == metadata.dpi:
             return metadata
-        entries = exif.resolution_entries(exif.byte_order(block), metadata.dpi)
+        entries = resolution_entries(exif.byte_order(block), metadata.dpi)
         return replace(metadata, exif=exif.with_entries(block, entries))
     except exif.ExifError:
         return metadata

@@ -110,6 +110,22 @@ def holds_its_pixels(stream: BinaryIO, frame: int) -> bool:
     return 0 < len(places) == len(sizes) and all(at + size <= file.size for at, size in zip(places, sizes, strict=True))
 
 
+def value_bytes(stream: BinaryIO, frame: int, tag: int) -> bytes | None:
+    """The value of a tag as it stands in the file, whatever type it is said to have; None where there is none.
+
+    Args:
+        stream: A TIFF file, open for reading.
+        frame: Which directory of its chain, from 0.
+        tag: Of that directory.
+    """
+    try:
+        file = _File(stream)
+        found = file.read(file.frame_at(frame), {}, {tag}).values.get(tag)
+    except ExifError:
+        return None
+    return None if found is None else found[2]
+
+
 def _append(block: bytearray, empty: bytes, order: str, directory: _Entries) -> int:
     """Adds a directory after those that it points to, and returns where it stands."""
     entries = dict(directory.values)

@@ -27,9 +27,9 @@ from gfprestore.exif import (
     byte_order,
     directory_bytes,
     pack,
-    resolution_entries,
 )
 from gfprestore.exifmoves import in_order, moved
+from gfprestore.exifresolution import resolution_entries
 from gfprestore.filepixels import FilePixels
 from gfprestore.photo import PhotoMetadata, Pixels
 from gfprestore.tifftags import DESCRIBING_TAGS

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from gfprestore.errors import WeightsError
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, released_widths
+from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import Resampling
 from gfprestore.nn.paper_weights import is_paper_style, to_clean
+from gfprestore.nn.widths import released_widths
 
 SHAPES = [
     GfpganShape(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -302,6 +303,19 @@ def test_report_on_stdout_is_all_of_stdout(album: Path, tmp_path: Path, seen: li
     assert (lines[0]["schema"], lines[0]["photos"], lines[0]["version"]) == (SCHEMA, 3, __version__)
     assert [line["status"] for line in lines[1:-1]] == ["restored"] * 3
     assert lines[-1]["faces"] == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell of this kind")
+def test_a_report_to_a_closed_stdout_is_refused_before_any_work(album: Path, tmp_path: Path) -> None:
+    line = "exec " + shlex.join([sys.executable, "-m", "gfprestore", str(album), "-o", str(tmp_path / "out")])
+    for options, code in (("--report -", ExitCode.OUTPUT), ("--report - --dry-run", ExitCode.OK)):
+        done = subprocess.run(["sh", "-c", f"{line} {options} >&-"], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        told = (
+            "gfprestore: error: The report cannot go to standard output, which is closed; name a file with --report.\n"
+        )
+        assert done.stderr == (told if code else "")
+        assert not (tmp_path / "out").exists()
 
 
 def test_resume_leaves_out_what_is_done(album: Path, tmp_path: Path, seen: list[RestoreOptions]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import call
-from fakes import pair_of_faces
+from fakes import fake_models, pair_of_faces
 
 from gfprestore import run
 from gfprestore.earlier import EarlierRun
@@ -61,6 +64,7 @@ def test_a_run_that_ends_before_its_first_photo_keeps_what_its_report_told(
     out, report = tmp_path / "out", tmp_path / "report.jsonl"
     call(album, "-o", out, "--report", report)
     before, whole = restored(read(report)), report.read_bytes()
+    shutil.copy(album / "a.png", album / "c.png")
 
     def load(*_: object) -> None:
         assert report.read_bytes() == whole, "a kill here would lose nothing"
@@ -75,7 +79,7 @@ def test_a_run_that_ends_before_its_first_photo_keeps_what_its_report_told(
             assert call(album, "-o", out, "--report", report)[0] != ExitCode.OK
     assert restored(read(report)) == before
     _, result = call(album, "-o", out, "--report", report, "--resume", report)
-    assert "2 of 2 photos are finished" in result.stderr
+    assert "2 of 3 photos are finished" in result.stderr
 
 
 def test_photos_that_were_skipped_are_finished(album: Path, tmp_path: Path) -> None:
@@ -129,6 +133,44 @@ def test_nothing_is_loaded_where_nothing_is_left(album: Path, tmp_path: Path, mo
     monkeypatch.setattr(run, "load_models", pytest.fail)
     code, result = call(*arguments)
     assert (code, "0 photos restored" in result.stderr) == (ExitCode.OK, True)
+
+
+def test_the_same_command_again_loads_nothing_and_tells_the_same(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"face": {"name": "fake", "sha256": "0"}}
+    monkeypatch.setattr(run, "load_models", lambda *_: replace(fake_models(), facts=facts))
+    report = tmp_path / "report.jsonl"
+    arguments = (album, "-o", tmp_path / "out", "--report", report)
+    call(*arguments)
+    once = read(report)
+    monkeypatch.setattr(run, "load_models", pytest.fail)
+    for _ in range(2):
+        code, result = call(*arguments)
+        assert code == ExitCode.OK
+        assert result.stderr.startswith("0 photos restored, 2 skipped since their results exist (--overwrite writes")
+        first, *photos, last = read(report)
+        assert first == once[0], "it still tells what made these results"
+        assert restored(photos) == restored(once)
+        assert [line["status"] for line in photos] == ["restored", "restored", "skipped", "skipped"]
+        assert last["skipped"] == 2
+    (album / "closed").mkdir()
+    monkeypatch.setattr(os, "scandir", _closed_below(album / "closed"))
+    code, result = call(*arguments)
+    assert code == ExitCode.SOME_FAILED
+    assert "2 skipped since their results exist" in result.stderr
+    assert "1 failed" in result.stderr
+
+
+def _closed_below(folder: Path) -> Callable[[object], object]:
+    scandir = os.scandir
+
+    def scan(path: object) -> object:
+        if Path(os.fsdecode(path)) == folder:  # type: ignore[arg-type]
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(path)  # type: ignore[call-overload]
+
+    return scan
 
 
 def test_a_later_result_replaces_what_was_told_and_a_later_failure_too() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gfprestore import exif
+from gfprestore.exifresolution import resolution, resolution_entries
 
 
 def block(order: str, *entries: tuple[int, int, int, bytes], following: int = 0, tail: bytes = b"") -> bytes:
@@ -104,14 +105,14 @@ def test_pixel_dimensions_become_the_results(kind: int) -> None:
 @pytest.mark.parametrize("order", "<>")
 def test_resolutions_are_set_and_read(order: str) -> None:
     empty = block(order)
-    assert exif.resolution(empty) is None
-    edited = exif.with_entries(empty, exif.resolution_entries(order, (300.0, 72.5)))
-    assert exif.resolution(edited) == (300.0, 72.5)
+    assert resolution(empty) is None
+    edited = exif.with_entries(empty, resolution_entries(order, (300.0, 72.5)))
+    assert resolution(edited) == (300.0, 72.5)
     for unit, expected in ((1, None), (3, (300 * 2.54, 72.5 * 2.54))):
         entry = {exif.RESOLUTION_UNIT: exif.pack(order, exif.SHORT, [unit])}
-        assert exif.resolution(exif.with_entries(edited, entry)) == expected
+        assert resolution(exif.with_entries(edited, entry)) == expected
     nothing = {exif.X_RESOLUTION: exif.pack(order, exif.RATIONAL, [1, 0])}
-    assert exif.resolution(exif.with_entries(edited, nothing)) is None
+    assert resolution(exif.with_entries(edited, nothing)) is None
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"II*\x00\x08\x00\x00\x00", b"MM\x00*\x00\x00\x00\x08"]))
@@ -120,7 +121,7 @@ def test_any_bytes_are_edited_or_refused(tail: bytes, head: bytes) -> None:
     for edit in (
         exif.orientation,
         exif.upright,
-        exif.resolution,
+        resolution,
         lambda b: exif.text(b, 0x010E),
         lambda b: exif.with_text(b, 305, "t"),
         lambda b: exif.with_size(b, 9, 9),

@@ -27,6 +27,7 @@ STANDARD_LIBRARY_ONLY = [
     "digest",
     "download",
     "weights",
+    "nn.widths",
 ]
 CLICK_ONLY = ["command", "cli", "weights_cli", "training.cli", "evaluation.cli"]
 PIXELS_ONLY = ["photo", "photofile", "align", "paste", "resize", "geometry", "transparency", "curves"]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import tifffile
 from fakes import fake_models
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageSequence
 from raw_tiffs import long, short, text, write_raw_tiff
 from sample_photos import colours, full_metadata, photo, saved
 
 from gfprestore import exif, photosteps
-from gfprestore.errors import PhotoError
+from gfprestore.errors import PageError, PhotoError
 from gfprestore.folders import plan_jobs
 from gfprestore.job import Job
 from gfprestore.metadata import tag_as_restored
@@ -274,6 +274,57 @@ def test_faces_are_chosen_by_hand_on_every_page(tmp_path: Path) -> None:
         (3, first.faces[5].box),
     ]
     np.testing.assert_array_equal(read_photo(jobs[0].target).pixels, read_photo(jobs[0].source).pixels)
+
+
+@pytest.mark.parametrize("damage", ["compression", "short strip"])
+def test_a_damaged_page_is_left_out_and_told(damage: str, tmp_path: Path) -> None:
+    jobs = _damaged_album(tmp_path / "in", damage)
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1))
+    assert isinstance(outcome, Restored), outcome
+    assert [face.facts.get("page", 1) for face in outcome.faces] == [1, 3, 3, 3], "numbered as in the file"
+    (note,) = outcome.warnings
+    assert note.startswith("Page 2 is ") and note.endswith("and was left out.")
+    assert read_photo(jobs[0].target).pages == 2
+    for before, after in ((0, 0), (2, 1)):
+        source, result = read_photo(jobs[0].source, before).pixels, read_photo(jobs[0].target, after).pixels
+        np.testing.assert_allclose(result.astype(int), source, atol=3)  # But for the rounding of what comes back.
+
+
+def test_a_page_that_the_file_does_not_hold_fails_the_photo(tmp_path: Path) -> None:
+    jobs = _damaged_album(tmp_path / "in", "beyond the end")
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1))
+    assert isinstance(outcome, Failed), "it may be whole elsewhere, so no archive copy without it is made"
+    assert not jobs[0].target.exists()
+
+
+def test_a_damaged_page_is_told_by_its_number_among_all(tmp_path: Path) -> None:
+    data = bytearray(odd_page())
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        struct.pack_into("<I", data, tiff.pages[3].tags[259].offset + 8, 8)  # Called compressed, and is not.
+    (tmp_path / "a.tif").write_bytes(data)
+    assert "Page 2 " in read_photo(tmp_path / "a.tif").warnings[0]
+    with pytest.raises(PageError, match=r"^Page 3 is damaged .* and was left out\.$"):
+        read_photo(tmp_path / "a.tif", 1)
+
+
+def _damaged_album(folder: Path, damage: str) -> list[Job]:
+    """As `_scanned_album`, of three pages with the second one damaged."""
+    (job,) = _scanned_album(folder, 3)
+    with Image.open(job.source) as image:
+        frames = [frame.copy() for frame in ImageSequence.Iterator(image)]
+    frames[0].save(job.source, save_all=True, append_images=frames[1:], compression="tiff_adobe_deflate")
+    data = bytearray(job.source.read_bytes())
+    with tifffile.TiffFile(job.source) as tiff:
+        tags = tiff.pages[1].tags
+        places, sizes = tags[273], tags[279]
+    if damage == "compression":
+        data[places.value[0] : places.value[0] + 20] = bytes(20)
+    elif damage == "short strip":
+        struct.pack_into("<I", data, sizes.offset + 8, sizes.value[0] // 2)
+    else:
+        struct.pack_into("<I", data, places.offset + 8, len(data) - 10)
+    job.source.write_bytes(data)
+    return [job]
 
 
 def test_other_formats_hold_the_first_page_and_say_so(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from PIL import Image
 from sample_photos import gray_profile, profile, scanner_profile, shown
 
 from gfprestore import __version__, photosteps, pipeline
+from gfprestore.cli import main
 from gfprestore.colorize import SoftTint
 from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
+from gfprestore.extras import BOX_COLOURS
 from gfprestore.folders import plan_jobs
 from gfprestore.gamma import gamma_profile
 from gfprestore.job import Job
@@ -33,7 +36,7 @@ from gfprestore.photofile import read_photo, write_photo
 from gfprestore.photosteps import finish_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
-from gfprestore.reportfile import ReportFile
+from gfprestore.reportfile import ReportFile, outcome_line
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.workplan import plan_work
 
@@ -160,6 +163,49 @@ def test_gray_photos_are_coloured_and_colour_photos_left_alone(tmp_path: Path) -
     assert not (after[0] == after[0][..., :1]).all()
     np.testing.assert_allclose(*lightness, atol=1.0)
     np.testing.assert_array_equal(before[1], after[1])
+
+
+def test_the_report_tells_which_photos_were_coloured(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    gray = Image.fromarray(np.tile(np.arange(20, 220, dtype=np.uint8), (60, 1)))
+    coarse = np.random.default_rng(2).integers(30, 220, (6, 8, 3)).astype(np.uint8)
+    colour = Image.fromarray(cv2.resize(coarse, (90, 60), interpolation=cv2.INTER_LINEAR))
+    gray.save(folder / "a.png")
+    colour.save(folder / "b.png")
+    colour.save(folder / "c.tif", save_all=True, append_images=[gray.convert("RGB")])
+    jobs = plan_jobs([folder], tmp_path / "restored")
+    painted = replace(fake_models(), chroma=Painted(), detector=NoFaces())  # type: ignore[arg-type]
+    for models, chosen, expected in (
+        (painted, {"colorize": "auto"}, [True, False, True]),
+        (painted, {"colorize": "auto", "color_strength": 0.0}, [False, False, False]),
+        (painted, {"colorize": "faces"}, [False, False, False]),  # There is no face.
+        (replace(painted, chroma=None), {}, [False, False, False]),
+    ):
+        options = RestoreOptions(upscale=1, overwrite=True, **chosen)  # type: ignore[arg-type]
+        outcomes = list(restore_photos(jobs, models, options))
+        assert [outcome_line(outcome)["coloured"] for outcome in outcomes] == expected
+        shown = [read_photo(jobs[0].target), read_photo(jobs[1].target), read_photo(jobs[2].target, 1)]
+        assert [np.ptp(page.pixels.astype(int), axis=2).max() > 50 for page in shown] == [
+            expected[0],
+            True,
+            expected[2],
+        ]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"largest": 1}, {"only_center": True}])
+def test_boxes_are_drawn_as_the_help_says(chosen: dict[str, object], tmp_path: Path) -> None:
+    jobs = album(tmp_path / "in", [3])
+    options = RestoreOptions(upscale=1, draw_boxes=True, **chosen)  # type: ignore[arg-type]
+    list(restore_photos(jobs, fake_models(stripes), options))
+    green = (read_photo(jobs[0].target).pixels == BOX_COLOURS["restored"]).all(axis=2)
+    assert cv2.connectedComponents(green.astype(np.uint8))[0] - 1 == (1 if chosen else 3)
+    (told,) = (
+        option.help for option in main.params if isinstance(option, click.Option) and option.name == "draw_boxes"
+    )
+    assert told is not None
+    assert "green around restored faces, orange around those left as they were, red" in told
+    assert "--largest and its like leave out get none" in told
 
 
 @pytest.mark.parametrize("deep", [False, True])

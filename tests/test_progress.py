@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from gfprestore.job import Job
 from gfprestore.progress import RunProgress, TimeLeft
@@ -72,6 +74,23 @@ def test_the_bar_shows_photos_faces_and_time_left(monkeypatch: pytest.MonkeyPatc
     assert "1/4" in shown
     assert "s left" in shown
     assert "a [line] of its own" in shown
+
+
+@pytest.mark.parametrize("width", [20, 39, 40, 50, 63, 64, 80])
+def test_a_narrow_terminal_costs_the_bar_before_the_count(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    monkeypatch.setattr("gfprestore.progress.Console", lambda stderr: console)
+    monkeypatch.setattr("gfprestore.progress.TimeLeft.seconds", lambda *_: 3599.0)
+    with RunProgress(10_000, is_shown=True) as progress:
+        progress.show(Report(planned=10_000, restored=1234, faces=9999))
+    assert progress._bar is not None
+    with console.capture() as shown:
+        console.print(progress._bar.get_renderable())
+    (line,) = Text.from_ansi(shown.get()).plain.splitlines()
+    assert " 1234/10000" in line
+    assert len(line) <= width
+    assert ("9999 faces 59 min 59 s left" in line) == (width >= 40)
+    assert ("Restoring" in line and "photos" in line) == (width >= 64)
 
 
 def test_nothing_is_drawn_where_it_is_not_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

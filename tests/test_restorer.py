@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, released_widths
+from gfprestore.nn.gfpgan import Gfpgan, GfpganShape
+from gfprestore.nn.widths import released_widths
 from gfprestore.restorer import FaceRestorer, PixelGfpgan, build_restorer
 
 SHAPE = GfpganShape(released_widths(64, 1, 1 / 32), released_widths(64, 1, 1 / 64), latent_size=16, mlp_layers=1)

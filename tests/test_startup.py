@@ -18,8 +18,24 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def test_a_run_begins_without_torchvision_and_facexlib() -> None:
-    code = "import sys, gfprestore.run\nassert not {'torchvision', 'facexlib', 'torch._dynamo'} & sys.modules.keys()"
+    code = (
+        "import sys, gfprestore.run, gfprestore.models, gfprestore.pipeline\n"
+        "assert not {'torchvision', 'facexlib', 'torch._dynamo'} & sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+
+
+def test_a_run_with_nothing_to_do_loads_no_torch(tmp_path: Path) -> None:
+    for folder in ("album", "out"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(b"")
+    code = (
+        "import sys\nfrom gfprestore.cli import main\n"
+        f"main({[str(tmp_path / 'album'), '-o', str(tmp_path / 'out')]!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'cv2', 'numpy'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    assert done.stderr.startswith("0 photos restored, 1 skipped since its result exists")
 
 
 def test_a_detector_that_is_compiled_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

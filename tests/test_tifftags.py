@@ -16,7 +16,7 @@ from PIL import Image
 from raw_tiffs import long, text, undefined, write_raw_tiff
 from sample_photos import colours
 
-from gfprestore.exif import ExifError
+from gfprestore.exif import ASCII, LONG, UNDEFINED, ExifError
 from gfprestore.metadata import tag_as_restored
 from gfprestore.photofile import read_photo, write_photo
 from gfprestore.tifftags import describing_block
@@ -49,6 +49,26 @@ def test_captions_keep_their_letters(order: str, encoding: str, suffix: str, tmp
     write_photo(tmp_path / f"b{suffix}", replace(photo, metadata=tag_as_restored(photo.metadata, "m", "1")))
     written = (tmp_path / f"b{suffix}").read_bytes()
     assert caption + b"\0" in written and artist + b"\0" in written
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("kind", "swapped"), [(1, False), (ASCII, False), (UNDEFINED, False), (LONG, False), (LONG, True)]
+)
+@pytest.mark.parametrize("size", range(5, 9))
+def test_iptc_is_read_whatever_type_it_is_said_to_have(
+    order: str, kind: int, swapped: bool, size: int, tmp_path: Path
+) -> None:
+    record = b"\x1c\x02\x05\x00\x02No\x1c\x02\x50" + struct.pack(">H", size) + b"Bob Ross"[:size]
+    stored = record + bytes(-len(record) % 4 if kind == LONG else 0)
+    if swapped:
+        stored = np.frombuffer(stored, "<u4").astype(">u4").tobytes()
+    value = kind, len(stored) // (4 if kind == LONG else 1), stored
+    page = read_photo(write_raw_tiff(tmp_path / "a.tif", colours(), {33723: value}, order=order))
+    assert page.metadata.iptc == record
+    for name in ("b.tif", "b.jpg"):
+        write_photo(tmp_path / name, page)
+        assert read_photo(tmp_path / name).metadata.iptc == record
 
 
 @pytest.mark.parametrize("order", "<>")

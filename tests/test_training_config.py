@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfprestore.errors import UsageError
-from gfprestore.nn.gfpgan import released_widths
+from gfprestore.nn.widths import released_widths
 from gfprestore.training.config import RunConfig, TrainingConfig
 from gfprestore.training.configfile import config_table, config_toml, load_config, parse_config, preset_names
 from gfprestore.training.degradation_presets import ARTICLE, OLDPRINT, PRESETS, RELEASE, draw_degradation
@@ -137,6 +137,16 @@ def test_the_narrowest_networks_have_a_channel_everywhere():
     assert min(widths) == 1
     with pytest.raises(UsageError, match=r"generator\.narrow is 0\.03125 or more with faces of 512 pixels"):
         load_config("release", ["generator.narrow=0.0312"])
+
+
+@given(st.sampled_from([64, 128, 256, 512]), st.floats(0.01, 4), st.floats(0.001, 1))
+def test_a_configuration_is_refused_where_a_layer_would_have_no_channel(size, multiplier, narrow):
+    changes = [f"generator.size={size}", f"generator.channel_multiplier={multiplier}", f"generator.narrow={narrow}"]
+    if min(released_widths(size, multiplier, narrow / 2)) > 0:
+        assert load_config("release", changes).generator.narrow == narrow
+    else:
+        with pytest.raises(UsageError, match=r"generator\.narrow is .* no channel"):
+            load_config("release", changes)
 
 
 def test_a_prior_alone_is_a_configuration(tmp_path):

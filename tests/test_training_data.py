@@ -328,6 +328,37 @@ def test_aligned_photos_are_the_crops_and_their_components(tmp_path):
     assert (small.faces, small.small) == (0, 1)
 
 
+def test_photos_that_are_called_alike_lose_no_face(tmp_path):
+    photos = {}
+    for number, name in enumerate(("a/x.png", "b/x.png", "b/x.bmp", "c/x.png")):
+        photos[name] = np.random.default_rng(number).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), photos[name])
+
+    def align(output, *folders):
+        jobs = plan_jobs([tmp_path / name for name in folders], output, format="png", shares_targets=True)
+        detector = TemplateDetector(1.0)
+        report = align_photos(jobs, output, detector, size=512, enlarge=1.0001, notify=print)
+        return report.faces, report.known
+
+    def faces(output):
+        return {path.stem: cv2.imread(str(path)) for path in output.glob("*.png")}
+
+    one, several = tmp_path / "one", tmp_path / "several"
+    assert align(one, "a", "b", "c") == (4, 0)
+    assert [align(several, name) for name in "abc"] == [(1, 0), (2, 0), (1, 0)]
+    assert align(one, "b", "a", "c") == align(several, "c", "b", "a") == (0, 4)
+    assert sorted(faces(one)) == sorted(faces(several)) == sorted(read_components(one / "components.json"))
+    np.testing.assert_array_equal(faces(one)["x_0"], photos["a/x.png"])
+    for name, pixels in photos.items():
+        assert sum(np.array_equal(face, pixels) for face in faces(one).values()) == 1, name
+    (tmp_path / "b").rename(tmp_path / "moved")
+    assert align(one, "moved") == (0, 2), "a photo is known by what it holds"
+    (one / "photos.json").write_text("[")
+    with pytest.raises(UsageError, match="--output"):
+        align(one, "a")
+
+
 def test_landmarks_of_aligned_faces_are_cached(folder, tmp_path):
     output = tmp_path / "landmarks"
     jobs = plan_jobs([folder], output, format="png")

@@ -397,6 +397,18 @@ def test_weights_that_are_no_numbers_are_not_exported(faces, tmp_path, precision
     assert not list(tmp_path.glob("w.*"))
 
 
+@pytest.mark.parametrize("preset", ["prior", "article"])
+def test_weights_that_draw_no_numbers_are_not_exported(faces, tmp_path, preset):
+    config = config_of(faces, preset=preset)
+    recipe = build_recipe(config, torch.device("cpu"))
+    state = recipe.modules["generator_ema"].state_dict()
+    state[next(key for key in state if key.endswith("style_conv1.modulated_conv.weight"))].fill_(1e38)
+    save_checkpoint(tmp_path / "bad.pt", recipe, Progress(), config)
+    with pytest.raises(UsageError, match="these weights draw no picture; name an earlier CHECKPOINT"):
+        export_checkpoint(tmp_path / "bad.pt", tmp_path / "w.safetensors", precision="fp32", overwrite=False)
+    assert not list(tmp_path.glob("w.*"))
+
+
 def test_numbers_are_means_over_the_steps_since_the_last_line(faces, tmp_path):
     changes = [*LIGHT, "run.steps=6", "losses.r1_every=4"]
     for every in (1, 3):

@@ -7,7 +7,6 @@ released clean weights v1.2 to v1.4, key for key but for `FIR_MARK`; `gfprestore
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -86,16 +85,6 @@ class GfpganShape:
         if len(self.decoder_widths) < 5:
             return 1.0
         return self.decoder_widths[4] / (256 * self.narrow)
-
-
-def released_widths(out_size: int, channel_multiplier: float = 2, narrow: float = 1) -> tuple[int, ...]:
-    """Channels at 4, 8, ... `out_size` pixels in the official code's terms; the U-Net has those of half the `narrow`.
-
-    >>> released_widths(512)
-    (512, 512, 512, 512, 512, 256, 128, 64)
-    """
-    sizes = [2**power for power in range(2, int(math.log2(out_size)) + 1)]
-    return tuple(int((512 if size <= 32 else 16384 / size * channel_multiplier) * narrow) for size in sizes)
 
 
 class StyleGan2Decoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from gfprestore.geometry import magnification, map_points, scaling
 from gfprestore.job import Job
 from gfprestore.photo import DetectedFace, Photo, Pixels
 from gfprestore.photofile import read_photo
+from gfprestore.training.facenames import FaceNames
 from gfprestore.training.regions import (
     COMPONENTS_FILE,
     Components,
@@ -57,7 +58,7 @@ class AlignReport:
     """Photos without a face."""
 
     known: int = 0
-    """Photos passed over since an entry of their name is there: those of an earlier run, or others called alike."""
+    """Photos passed over since their faces are there, of an earlier run."""
 
     failed: int = 0
     """Photos that could not be read."""
@@ -74,7 +75,8 @@ def align_photos(
 ) -> AlignReport:
     """Cuts the faces of photos out, one PNG each, and writes their components.
 
-    A photo whose first face is there already is passed over, so that a run can be taken up again.
+    A photo whose faces are there already is passed over, so that a run can be taken up again. Photos that are called
+    alike, of several albums, have faces of different names.
 
     Args:
         jobs: Photos with targets below the output folder.
@@ -87,10 +89,11 @@ def align_photos(
     Raises:
         OutputError: The folder cannot be written.
     """
-    report, components = AlignReport(), _known_components(output)
+    report, components, names = AlignReport(), _known_components(output), FaceNames(output)
+    taken = {name.rpartition("_")[0] for name in components}
     for number, job in enumerate(jobs, start=1):
-        stem = job.relative.with_suffix("").as_posix()
-        if f"{stem}_0" in components:
+        stem = names.choose(job, taken)
+        if stem in taken:
             report.known += 1
             continue
         photo = _read(job, report, notify)
@@ -103,10 +106,19 @@ def align_photos(
             name = f"{stem}_{index}"
             components[name] = _cut_face(photo, face, output / f"{name}.png", size)
             report.faces += 1
+        if fit:
+            taken.add(stem)
+            names.keep(stem, job)
         if number % _WRITE_EVERY == 0:
-            write_components(output / COMPONENTS_FILE, components)
-    write_components(output / COMPONENTS_FILE, components)
+            _write_both(output, names, components)
+    _write_both(output, names, components)
     return report
+
+
+def _write_both(output: Path, names: FaceNames, components: Mapping[str, Components]) -> None:
+    # In this order: a face whose photo is not known is taken to be that of whoever asks.
+    names.write()
+    write_components(output / COMPONENTS_FILE, components)
 
 
 def find_landmarks(

@@ -107,7 +107,7 @@ def align_faces(
     from gfprestore.training.aligning import align_photos, find_landmarks
     from gfprestore.weights import choose_detector, read_state_dict
 
-    jobs = plan_jobs(inputs, output, format="png", reads_only=landmarks_only)
+    jobs = plan_jobs(inputs, output, format="png", reads_only=landmarks_only, shares_targets=not landmarks_only)
     finder = build_detector(
         read_state_dict(choose_detector(detector)[1]),
         device=resolve_device(device),
@@ -123,9 +123,7 @@ def align_faces(
     else:
         report = align_photos(jobs, output, finder, size=size, enlarge=enlarge, notify=notify)
     if report.known:
-        advice = "; photos of the same names, of another album, want an --output of their own"
-        advice = "" if landmarks_only else advice
-        click.echo(f"{report.known} already there by their names{advice}.", err=True)
+        click.echo(f"{report.known} already there.", err=True)
     click.echo(
         f"{report.faces} faces; left out: {report.small} too small, {report.turned} turned away;"
         f" {report.empty} photos without a face, {report.failed} unreadable.",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gfprestore.errors import UsageError
+from gfprestore.nn.widths import full_widths
 from gfprestore.training.config import LossConfig, TrainingConfig, ValidationConfig
 from gfprestore.training.degradation_presets import PRESETS
 
@@ -62,9 +63,6 @@ _SPANS = (
 
 METRICS = ("psnr", "ssim", "lpips-alex", "lpips-vgg", "identity")
 """What validation measures."""
-
-_FULL_WIDTH, _LAST_FULL_SIDE, _WIDTH_TIMES_SIDE = 512, 32, 16384
-"""StyleGAN2's channels up to a side in pixels, and what channels times the side are above it."""
 
 _COMPONENT_WIDTH = 64
 """First width of a facial component's discriminator."""
@@ -143,10 +141,10 @@ def _check_widths(config: TrainingConfig) -> None:
     """A network has a channel at least everywhere; widths are cut to whole numbers."""
     size, is_restoring = config.generator.size, config.recipe == "restoration"
     # The U-Net has half the decoder's width.
-    generator = _narrowest(size, config.generator.channel_multiplier) / (2 if is_restoring else 1)
+    generator = min(full_widths(size, config.generator.channel_multiplier)) / (2 if is_restoring else 1)
     judge = math.inf
     if config.losses.adversarial and config.discriminator.kind == "stylegan2":
-        judge = _narrowest(size, config.discriminator.channel_multiplier)
+        judge = min(full_widths(size, config.discriminator.channel_multiplier))
     if is_restoring and (config.losses.component or config.losses.component_style or config.losses.component_matching):
         judge = min(judge, _COMPONENT_WIDTH)
     for name, width in (("generator", generator), ("discriminator", judge)):
@@ -156,11 +154,6 @@ def _check_widths(config: TrainingConfig) -> None:
                 f"{name}.narrow is {1 / width:g} or more with faces of {size} pixels, not {narrow:g}: some of the"
                 " network's layers would have no channel."
             )
-
-
-def _narrowest(size: int, multiplier: float) -> float:
-    """Channels of the narrowest layer where `narrow` is 1; see `released_widths`."""
-    return min(_FULL_WIDTH, _WIDTH_TIMES_SIDE / size * multiplier) if size > _LAST_FULL_SIDE else _FULL_WIDTH
 
 
 def _check_validation(config: ValidationConfig) -> None:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfprestore.nn.gfpgan import released_widths
 from gfprestore.nn.layers import LEAK, smooth
+from gfprestore.nn.widths import released_widths
 
 GAIN = 2**0.5
 """Keeps the variance that a leaky ReLU loses."""

@@ -17,9 +17,11 @@ from torch import Tensor
 from gfprestore.atomic import atomic_file
 from gfprestore.errors import OutputError, PhotoError, UsageError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
+from gfprestore.nn.gfpgan import StyleGan2Decoder
 from gfprestore.training.checkpoints import checkpoint_config, read_checkpoint
 from gfprestore.training.config import TrainingConfig
 from gfprestore.training.configfile import config_table, config_toml
+from gfprestore.training.networks import generator_shape
 
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
 """Types that weights are stored in; the tool computes in the type it chooses, whatever the file's."""
@@ -43,7 +45,8 @@ def export_checkpoint(checkpoint: Path, target: Path, *, precision: str, overwri
         Path of the model card, the target's name with `.md`.
 
     Raises:
-        UsageError: The checkpoint cannot be read, the target has another ending, or a file is there already.
+        UsageError: The checkpoint cannot be read or its weights are ruined, the target has another ending, or a file is
+            there already.
         OutputError: The folder cannot be written.
     """
     if target.suffix != ".safetensors":
@@ -55,15 +58,34 @@ def export_checkpoint(checkpoint: Path, target: Path, *, precision: str, overwri
     content = read_checkpoint(checkpoint)
     config = without_folders(checkpoint_config(content))
     tensors = _stored(content["modules"]["generator_ema"], precision)
-    if config.recipe == "restoration":
-        # What cannot be loaded is not written.
-        load_gfpgan(tensors)
+    # What cannot be loaded is not written, nor what draws no picture.
+    _check_drawing(tensors, config)
     data = safetensors.torch.save(tensors, metadata=_metadata(content, config, precision))
     # Before anything is written: weights never stand without their card.
     text = model_card(content, config, name=target.name, data=data, precision=precision)
     for path, written in ((card, text.encode("utf-8")), (target, data)):
         _write(path, written, overwrite=overwrite)
     return card
+
+
+def _check_drawing(tensors: Mapping[str, Tensor], config: TrainingConfig) -> None:
+    """Runs the network once on noise, with its weights as they will be read from the file.
+
+    Raises:
+        UsageError: What it draws has no numbers: weights may be numbers and too large to compute with.
+    """
+    random, shape = torch.Generator().manual_seed(0), generator_shape(config.generator)
+    with torch.inference_mode():
+        if config.recipe == "restoration":
+            face = torch.rand(1, 3, shape.out_size, shape.out_size, generator=random) * 2 - 1
+            drawn = load_gfpgan(tensors).eval()(face)
+        else:
+            decoder = StyleGan2Decoder(shape).eval()
+            decoder.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
+            code = decoder.map_noise(torch.randn(1, shape.latent_size, generator=random))
+            drawn = decoder(code[:, None].expand(-1, shape.code_count, -1))  # [1 K L]
+    if not bool(drawn.isfinite().all()):
+        raise UsageError("The training had diverged: these weights draw no picture; name an earlier CHECKPOINT.")
 
 
 def _write(path: Path, data: bytes, *, overwrite: bool) -> None:

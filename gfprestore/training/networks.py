@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from gfprestore.errors import UsageError, WeightsError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder, released_widths
+from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder
 from gfprestore.nn.layers import Resampling
 from gfprestore.nn.paper_weights import clean_factor, to_clean
+from gfprestore.nn.widths import released_widths
 from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
 from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator, StyleGan2Discriminator
 from gfprestore.training.files import ARCFACES, named_file, wanted_file
