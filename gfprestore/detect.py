@@ -97,7 +97,8 @@ class FaceDetector:
         candidates: list[list[Candidates]] = [[] for _ in photos]
         for members in by_shape.values():
             for some in _runs_of(members):
-                (outputs,) = self._engine.run(np.stack([look.pixels for _, look in some]))
+                pixels = [look.pixels for _, look in some]
+                (outputs,) = self._engine.run(np.stack(pixels) if len(pixels) > 1 else pixels[0][None])
                 for (item, look), output in zip(some, outputs, strict=True):
                     candidates[item].append(_read_output(output, look, threshold, min_face))
         return [merge_candidates(found) for found in candidates]

@@ -52,7 +52,7 @@ TILED_VIEW = View(
     largest_face=160.0,
     least_photo=2000 * 1500,
     least_score=0.8,
-    tile_side=2240,
+    tile_side=3008,
 )
 """Where the small faces of a large photo are found: at its own size up to 24 megapixels, which bounds the time."""
 

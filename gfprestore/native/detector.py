@@ -63,13 +63,21 @@ class DetectionProgram:
         height, width = self._size
         return self.program.view(self._input)[: height * width * BGR].reshape(height, width, BGR)
 
-    def rows(self) -> NDArray[np.float32]:
-        """What was found: (P, 15), the score as its logit."""
-        levels = []
+    @property
+    def count(self) -> int:
+        """Priors of the photo."""
+        return sum(PRIORS * level.height * level.width for level in self._levels)
+
+    def give(self, rows: NDArray[np.float32]) -> None:
+        """Write what was found into `rows`, (P, 15), the score as its logit."""
+        start = 0
         for level in self._levels:
-            floats = self.program.view(level.buffer).view(np.float32)[: level.height * level.width * level.stride]
-            levels.append(floats.reshape(-1, level.stride)[:, : PRIORS * ROW].reshape(-1, ROW))  # [HW 32] -> [HWA 15]
-        return np.concatenate(levels)
+            pixels = level.height * level.width
+            floats = self.program.view(level.buffer).view(np.float32)[: pixels * level.stride]
+            end = start + PRIORS * pixels
+            found = floats.reshape(pixels, level.stride)[:, : PRIORS * ROW]
+            rows[start:end].reshape(pixels, PRIORS * ROW)[:] = found  # [HW A15] is [HWA 15]
+            start = end
 
     def _pyramid(self) -> list[Features]:
         """Features of the three levels, finest first."""
@@ -77,9 +85,7 @@ class DetectionProgram:
         height, width = self._size
         size = height // 2, width // 2
         mean = np.tile(self._mean, 2 * self._builder.library.panel)
-        own = {"side": network.stem.side, "mean": mean}
-        slope = LEAK if network.is_mobile else 0
-        x = self._product(Kind.FILTER_PIXELS, self._input, network.stem, size, slope, channels_in=BGR, **own)
+        x = self._read_pixels(size, mean)
         if not network.is_mobile:
             size = size[0] // 2, size[1] // 2
             y = self._builder.features(size, x.channels)
@@ -88,11 +94,22 @@ class DetectionProgram:
         levels = []
         for stage in network.stages:
             for block in stage:
-                x = self._separable(x, block) if isinstance(block, Separable) else self._bottleneck(x, block)
+                if isinstance(block, Separable):
+                    # What the first block gives is as large as the photo, and read only once: it is never kept.
+                    x = self._separable(x, block, feeds=block is network.stages[0][0])
+                else:
+                    x = self._bottleneck(x, block)
             levels.append(x)
         third = self._multiply(levels[2], network.laterals[2], network.slope)
         second = self._merge(levels[1], third, 1)
         return [self._merge(levels[0], second, 0), second, third]
+
+    def _read_pixels(self, size: tuple[int, int], mean: NDArray[np.float32]) -> Features:
+        network, stem = self._network, self._network.stem
+        own: dict[str, Any] = {"channels_in": BGR, "side": stem.side, "mean": mean}
+        if network.is_mobile:
+            return self._product(Kind.FILTER_PIXELS, self._input, stem, size, LEAK, feeds=True, **own)
+        return self._product(Kind.FILTER_PIXELS, self._input, stem, size, 0, **own)
 
     def _merge(self, x: Features, coarser: Features, level: int) -> Features:
         network = self._network
@@ -113,10 +130,12 @@ class DetectionProgram:
         )
         return self._multiply(together.part(width, 4 * width), network.heads[level], 1)
 
-    def _separable(self, x: Features, block: Separable) -> Features:
+    def _separable(self, x: Features, block: Separable, feeds: bool) -> Features:
         size = x.height // block.pace, x.width // block.pace
-        own = {"filters": block.filters, "slope_between": LEAK, "depth": block.product.depth}
-        return self._product(Kind.SEPARABLE, x, block.product, size, LEAK, channels_in=x.channels, side=3, **own)
+        own: dict[str, Any] = {"filters": block.filters, "slope_between": LEAK, "depth": block.product.depth}
+        return self._product(
+            Kind.SEPARABLE, x, block.product, size, LEAK, channels_in=x.channels, side=3, feeds=feeds, **own
+        )
 
     def _bottleneck(self, x: Features, block: Bottleneck) -> Features:
         size = x.height // block.pace, x.width // block.pace
@@ -134,18 +153,30 @@ class DetectionProgram:
     def _multiply(
         self, x: Features, product: Product, slope: float, residual: Features | None = None, flags: int = 0
     ) -> Features:
-        own = {"residual": residual, "flags": flags}
-        return self._product(Kind.MATMUL, x, product, x.size, slope, channels_in=x.channels, **own)
+        return self._product(
+            Kind.MATMUL, x, product, x.size, slope, channels_in=x.channels, residual=residual, flags=flags
+        )
 
     def _convolve(self, x: Features, product: Product, size: tuple[int, int], slope: float) -> Features:
         return self._product(Kind.CONVOLVE, x, product, size, slope, channels_in=x.channels, side=product.side)
 
     def _product(
-        self, kind: Kind, x: Features | Buffer, product: Product, size: tuple[int, int], slope: float, **own: Any
+        self,
+        kind: Kind,
+        x: Features | Buffer,
+        product: Product,
+        size: tuple[int, int],
+        slope: float,
+        *,
+        flags: int = 0,
+        feeds: bool = False,
+        **own: Any,
     ) -> Features:
-        y = self._builder.features(size, product.outputs)
+        """A step that multiplies; where it `feeds` the next one in a chain, what it gives is not kept."""
+        y = self._builder.passing(size, product.outputs) if feeds else self._builder.features(size, product.outputs)
+        flags |= Flag.FEEDS_NEXT * feeds
         height = x.height if isinstance(x, Features) else self._size[0]
-        operands = {"weight": product.packed, "bias": product.bias, "slope": slope}
+        operands = {"weight": product.packed, "bias": product.bias, "slope": slope, "flags": int(flags)}
         self._builder.add(kind, y, x=x, pace=height // size[0], **operands, **own)
         return y
 
@@ -177,18 +208,20 @@ class NativeDetectionEngine:
         with self._lock:
             try:
                 program = self._program((batch.shape[1], batch.shape[2]))
-                return (np.stack([self._look(program, photo) for photo in batch]),)
+                rows = np.empty((len(batch), program.count, ROW), np.float32)
+                for photo, found in zip(batch, rows, strict=True):
+                    self._look(program, photo, found)
+                return (rows,)
             except MemoryError as error:
                 self._programs.clear()
                 raise out_of_memory(self.device) from error
 
-    def _look(self, program: DetectionProgram, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _look(self, program: DetectionProgram, photo: NDArray[np.uint8], rows: NDArray[np.float32]) -> None:
         program.given()[:] = photo
         self._crew.run(program.program)
-        rows = program.rows()
+        program.give(rows)
         with np.errstate(over="ignore"):  # the exponential of what is surely none: the score is 0 then
             rows[:, 0] = 1 / (1 + np.exp(-rows[:, 0]))
-        return rows
 
     def _program(self, size: tuple[int, int]) -> DetectionProgram:
         if size not in self._programs:

@@ -11,20 +11,29 @@
 
 #define AHEAD 24 /* steps of the sum by which weights are asked for before they are needed */
 
+#define GROUP 3 /* rows that are found from one address: it, once and twice the stride after it */
+
 /* sum[ROWS][vectors] += a[ROWS][depth] u[depth][PANEL], in float; of u the first or both vectors of a panel. */
 static inline __attribute__((always_inline)) void add_products(const float *a, Index stride_a, const float *u, int depth,
                                                                int vectors, Vector sum[ROWS][2]) {
-    for (int i = 0; i < depth; i++) {
-        __builtin_prefetch(u + (Index)(i + AHEAD) * PANEL);
-        if (vectors > 1) __builtin_prefetch(u + (Index)(i + AHEAD) * PANEL + LANES);
-        Vector weights[2];
-#pragma GCC unroll 2
-        for (int k = 0; k < vectors; k++) weights[k] = *(const InMemory *)(u + (Index)i * PANEL + k * LANES);
-#pragma GCC unroll 12
-        for (int row = 0; row < ROWS; row++) {
-            float value = a[row * stride_a + i];
-#pragma GCC unroll 2
-            for (int k = 0; k < vectors; k++) sum[row][k] += value * weights[k];
+    /* An address for every row would not fit into the registers that there are for addresses. */
+    const float *groups[ROWS / GROUP];
+#pragma GCC unroll 4
+    for (int group = 0; group < ROWS / GROUP; group++) groups[group] = a + group * GROUP * stride_a;
+    for (int i = 0; i < depth; i++, u += PANEL) {
+        __builtin_prefetch(u + AHEAD * PANEL);
+        if (vectors > 1) __builtin_prefetch(u + AHEAD * PANEL + LANES);
+        Vector left = *(const InMemory *)u, right = left;
+        if (vectors > 1) right = *(const InMemory *)(u + LANES);
+#pragma GCC unroll 4
+        for (int group = 0; group < ROWS / GROUP; group++) {
+#pragma GCC unroll 3
+            for (int k = 0; k < GROUP; k++) {
+                float value = groups[group][k * stride_a];
+                sum[GROUP * group + k][0] += value * left;
+                if (vectors > 1) sum[GROUP * group + k][1] += value * right;
+            }
+            groups[group]++;
         }
     }
 }

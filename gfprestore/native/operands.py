@@ -40,6 +40,7 @@ class Flag(IntFlag):
     REPEATS_INPUT = 8
     REPEATS_RESIDUAL = 16
     ADDS_FIRST = 32
+    FEEDS_NEXT = 64
 
 
 @dataclass(eq=False)

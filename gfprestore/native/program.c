@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 
 #include "convolve.h"
-#include "products.h"
+#include "separable.h"
 #include "steps.h"
 
 #if defined(_WIN32)
@@ -30,6 +30,7 @@ typedef struct {
 } Progress;
 
 static int count_blocks(const Step *s, Index memory, int threads, int *tiles_each) {
+    if (s->flags & FEEDS_NEXT) return (s[count_chain(s) - 1].height + BAND - 1) / BAND;
     switch (s->kind) {
     case STEP_WINOGRAD:
         *tiles_each = tiles_in_block(s, memory, threads);
@@ -48,10 +49,16 @@ static int count_blocks(const Step *s, Index memory, int threads, int *tiles_eac
 }
 
 static void run_block(const Step *s, int block, int tiles_each, float *memory, int half) {
+    if (s->flags & FEEDS_NEXT) {
+        run_chain(s, block, memory);
+        return;
+    }
     switch (s->kind) {
     case STEP_WINOGRAD: run_winograd(s, block, tiles_each, memory, half); break;
     case STEP_MATMUL: run_matmul(s, block, memory); break;
-    case STEP_FILTER_PIXELS: run_filter_pixels(s, block, memory); break;
+    case STEP_FILTER_PIXELS:
+        filter_pixels(s, block, memory, (float *)s->y + (Index)block * s->width * s->stride_out);
+        break;
     case STEP_CONVOLVE: run_convolve(s, block, memory); break;
     case STEP_SEPARABLE: run_separable(s, block, memory); break;
     case STEP_POOL: run_pool(s, block); break;
@@ -73,7 +80,7 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
    where blocks of tiles are to take `block_size` bytes. */
 EXPORT void run_program(const Step *steps, int count, Progress *progress, int threads, float *memory,
                         Index block_size, int half) {
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count; i += count_chain(steps + i)) {
         int tiles_each = 0, block, blocks = count_blocks(steps + i, block_size / 4, threads, &tiles_each);
         while ((block = atomic_fetch_add_explicit(&progress[i].next, 1, memory_order_relaxed)) < blocks) {
             run_block(steps + i, block, tiles_each, memory, half);

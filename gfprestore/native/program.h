@@ -35,6 +35,7 @@ enum Flag {
     REPEATS_INPUT = 8,    /* STEP_WINOGRAD: convolve x with every row and column twice */
     REPEATS_RESIDUAL = 16, /* products: the residual has half the size, add each of its pixels four times */
     ADDS_FIRST = 32,       /* products: add the residual before the activation */
+    FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: only the next step, a separable one, reads y, in a chain */
 };
 
 typedef struct {

@@ -49,6 +49,10 @@ class ProgramBuilder:
         height, width = size
         return Features(self.buffer(4 * channels * (height * width + SPARE_PIXELS)), height, width, channels, channels)
 
+    def passing(self, size: tuple[int, int], channels: int) -> Features:
+        """Features that only the next step of a chain reads, without memory; see `Flag.FEEDS_NEXT`."""
+        return Features(self.buffer(0), *size, channels, channels)
+
     def add(self, kind: Kind, y: Features | Buffer, **fields: Any) -> None:
         """Append a step; how its features lie in memory follows from them."""
         for name, operand in {"y": y, **fields}.items():
@@ -177,11 +181,20 @@ class ProgramBuilder:
             pass
         self._unpacked.clear()
 
+    def _hold_through_chains(self) -> None:
+        """Keep what a chain's first step reads until its last, since they all run together."""
+        for number, step in enumerate(self.steps):
+            if step.get("flags", 0) & Flag.FEEDS_NEXT:
+                for buffer in self.buffers:
+                    if buffer.last == number:
+                        buffer.last = number + 1
+
     def build(self, memory: Memory | None = None) -> Program:
         """Give every buffer memory and every step its addresses.
 
         Args:
             memory: For the features of several programs that never run at once; None takes new memory.
         """
+        self._hold_through_chains()
         places, size = share(self.buffers)
         return Program(self.library, self.half, self.steps, places, (memory or Memory()).take(size))

@@ -17,11 +17,32 @@ static inline void store(float *y, Vector value) { *(InMemory *)y = value; }
 
 typedef int32_t Bits __attribute__((vector_size(4 * LANES)));
 
-/* Leaky ReLU without a comparison: (1 + slope) / 2 x + (1 - slope) / 2 |x|. */
-static inline Vector leaky(Vector value, Vector slope) {
-    Vector size = (Vector)((Bits)value & 0x7fffffff);
-    return (0.5f + 0.5f * slope) * value + (0.5f - 0.5f * slope) * size;
+/* Bytes as floats. */
+static inline Vector load_bytes(const uint8_t *x) {
+#if defined(__AVX512F__)
+    return (Vector)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)x)));
+#elif defined(__AVX2__)
+    return (Vector)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)x)));
+#else
+    Vector value;
+    for (int lane = 0; lane < LANES; lane++) value[lane] = x[lane];
+    return value;
+#endif
 }
+
+static inline Vector larger(Vector a, Vector b) {
+#if defined(__AVX512F__)
+    return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vector)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    Bits first = a > b;
+    return (Vector)(((Bits)a & first) | ((Bits)b & ~first));
+#endif
+}
+
+/* Leaky ReLU whose slope is at most 1. */
+static inline Vector leaky(Vector value, Vector slope) { return larger(slope * value, value); }
 
 /* Store what is read again only after more than a cache has gone by. */
 static inline void store_past_cache(float *y, Vector value) {
@@ -44,11 +65,6 @@ static inline void finish_stores(void) {
 static inline int clamp(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int most_of(int a, int b) { return a > b ? a : b; }
-static inline Vector larger(Vector a, Vector b) {
-    Bits first = a > b;
-    return (Vector)(((Bits)a & first) | ((Bits)b & ~first));
-}
-
 /* Of the leaky ReLU of the channels from c on. */
 static inline Vector slope_of(const Step *s, int c) { return s->slopes ? load(s->slopes + c) : (Vector){0} + s->slope; }
 
