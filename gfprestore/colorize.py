@@ -3,8 +3,8 @@
 The estimate is made on a small copy, by DDColor (Kang et al., "DDColor: Towards Photo-Realistic Image Colorization via
 Dual Decoders", ICCV 2023) where its weights can be had. Faces that a colouring generator restored lend their own
 colour, so that skin is the same in the face and around it; without DDColor it is carried on over neck and ears
-(`gfprestore.skin_spread`). Then the chroma is enlarged with the photo's lightness as
-guide (`gfprestore.chroma`), so that it ends where things end.
+(`gfprestore.skin_spread`). Then the chroma is enlarged with the photo's lightness as guide (`gfprestore.chroma`), so
+that it ends where things end.
 """
 
 from __future__ import annotations
