@@ -2,31 +2,32 @@
 
 The estimate is made on a small copy, by DDColor (Kang et al., "DDColor: Towards Photo-Realistic Image Colorization via
 Dual Decoders", ICCV 2023) where its weights can be had. Faces that a colouring generator restored lend their own
-colour, so that skin is the same in the face and around it. Then the chroma is enlarged with the photo's lightness as
-guide (`gfprestore.chroma`), so that it ends where things end.
+colour, so that skin is the same in the face and around it; without DDColor it is carried on over neck and ears
+(`gfprestore.skin_spread`). Then the chroma is enlarged with the photo's lightness as guide (`gfprestore.chroma`), so
+that it ends where things end.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gfprestore.chroma import apply_chroma, guide_size
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
-from gfprestore.geometry import compose, invert, scaling
+from gfprestore.geometry import compose, magnification, scaling
 from gfprestore.lab import Floats, lab_to_rgb, rgb_to_lab
 from gfprestore.masks import MaskKind
-from gfprestore.photo import Pixels
+from gfprestore.photo import ColouredFace, Pixels
 from gfprestore.resize import resize_photo
+from gfprestore.skin_spread import calm_redness, spread_skin
 from gfprestore.tone import JUDGED_SIDE, Tone, judge_chroma
 
 # Side of the square that DDColor sees, as in its authors' own inference.
@@ -99,12 +100,16 @@ class SoftTint:
 
     def estimate(self, lab: Floats) -> Floats:
         """Give a tone that follows the lightness; see `ChromaSource.estimate`."""
-        size = guide_size(lab.shape[1], lab.shape[0], JUDGED_SIDE)
-        small = np.asarray(cv2.resize(lab, size, interpolation=cv2.INTER_AREA), np.float32)
-        if judge_chroma(small) is Tone.COLOUR:
+        if not self.tints(lab):
             return lab[..., 1:].copy()
         light = lab[..., :1] / 100
         return (4 * light * (1 - light) * np.array([_TINT_A, _TINT_B], np.float32)).astype(np.float32)
+
+    def tints(self, lab: Floats) -> bool:
+        """Tell whether this copy of a photo, (h, w, 3), is gray or toned, so that it gets the tint."""
+        size = guide_size(lab.shape[1], lab.shape[0], JUDGED_SIDE)
+        small = np.asarray(cv2.resize(lab, size, interpolation=cv2.INTER_AREA), np.float32)
+        return judge_chroma(small) is not Tone.COLOUR
 
 
 class ColourNetwork(nn.Module):
@@ -165,20 +170,6 @@ class NetworkChroma:
         return np.asarray(cv2.resize(clipped, (lab.shape[1], lab.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class ColouredFace:
-    """A face as a colouring generator restored it."""
-
-    crop: NDArray[np.uint8]
-    """RGB uint8, (S, S, 3)."""
-
-    to_crop: NDArray[np.float64]
-    """Similarity transform (2, 3): photo pixel centres (x, y) -> crop pixel centres."""
-
-    mask: NDArray[np.float32]
-    """(S, S), 0 to 1: where the crop's colour counts, zero at its rim."""
-
-
 def colorize_photo(
     pixels: Pixels, source: ChromaSource, faces: Sequence[ColouredFace] = (), strength: float = 1.0
 ) -> Pixels:
@@ -197,22 +188,26 @@ def colorize_photo(
         return pixels.copy()
     lab = _small_lab(pixels, _NETWORK_SIDE)
     chroma = source.estimate(lab)
-    size = pixels.shape[1], pixels.shape[0]
-    for face in faces:
-        chroma = _blend_face(chroma, size, face)
+    to_photo = scaling((lab.shape[1], lab.shape[0]), (pixels.shape[1], pixels.shape[0]))
+    placed = [replace(face, to_crop=compose(face.to_crop, to_photo)) for face in faces]
+    is_skin_gray = isinstance(source, SoftTint) and source.tints(lab)
+    if is_skin_gray:
+        chroma = spread_skin(chroma, lab[..., 0], placed)
+    for face in placed:
+        own = rgb_to_lab(face.crop / np.float32(255))
+        chroma = _blend_face(chroma, face, calm_redness(own) if is_skin_gray else own[..., 1:])
     return apply_chroma(pixels, lab[..., 0], chroma, strength)
 
 
-def _blend_face(chroma: Floats, size: tuple[int, int], face: ColouredFace) -> Floats:
-    """Put a face's own chroma into the small estimate, feathered by its mask."""
-    small = chroma.shape[1], chroma.shape[0]
-    to_crop = compose(face.to_crop, invert(scaling(size, small)))
-    steps = float(np.sqrt(abs(np.linalg.det(to_crop[:, :2]))))  # crop pixels in one of the estimate's
-    values = np.dstack([rgb_to_lab(face.crop / np.float32(255))[..., 1:], face.mask]).astype(np.float32)
+def _blend_face(chroma: Floats, face: ColouredFace, own: Floats) -> Floats:
+    """Put a face's own chroma, (S, S, 2), into the small estimate that it is placed in, feathered by its mask."""
+    steps = magnification(face.to_crop)  # crop pixels in one of the estimate's
+    values = np.dstack([own, face.mask]).astype(np.float32)
     if steps > 1:
         values = np.asarray(cv2.GaussianBlur(values, (0, 0), steps / 2), np.float32)
+    small = chroma.shape[1], chroma.shape[0]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    placed = np.asarray(cv2.warpAffine(values, to_crop, small, flags=flags, borderMode=cv2.BORDER_CONSTANT), np.float32)
+    placed = np.asarray(cv2.warpAffine(values, face.to_crop, small, flags=flags), np.float32)
     weight = placed[..., 2:]
     return chroma + weight * (placed[..., :2] - chroma)
 

@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.colorize import ColouredFace
 from gfprestore.geometry import compose, scaling
 from gfprestore.masks import MaskKind, face_mask
 from gfprestore.options import RestoreOptions
-from gfprestore.photo import AlignedFace, Pixels
+from gfprestore.photo import AlignedFace, ColouredFace, Pixels
 from gfprestore.resize import resize_photo
 from gfprestore.restorer import FaceRestorer
 from gfprestore.retouch import RestoredCrop

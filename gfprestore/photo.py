@@ -126,3 +126,17 @@ class AlignedFace:
 
     to_crop: NDArray[np.float64]
     """Similarity transform (2, 3): photo pixel centres (x, y) -> crop pixel centres."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColouredFace:
+    """A face as a colouring generator restored it."""
+
+    crop: NDArray[np.uint8]
+    """RGB uint8, (S, S, 3)."""
+
+    to_crop: NDArray[np.float64]
+    """Similarity transform (2, 3): photo pixel centres (x, y) -> crop pixel centres."""
+
+    mask: NDArray[np.float32]
+    """(S, S), 0 to 1: where the crop's colour counts, zero at its rim."""

@@ -16,7 +16,6 @@ from torch import nn
 from gfprestore import models
 from gfprestore.colorize import (
     COLOUR_CAUTION,
-    ColouredFace,
     ColourNetwork,
     NetworkChroma,
     OwnChroma,
@@ -29,6 +28,7 @@ from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
 from gfprestore.lab import fit_chroma, lab_to_rgb, lightness, rgb_to_lab
 from gfprestore.options import RestoreOptions
+from gfprestore.photo import ColouredFace
 from gfprestore.resize import resize_photo
 
 
