@@ -202,6 +202,21 @@ def test_the_same_photo_gives_the_same_bytes():
     assert first.tobytes() == second.tobytes()
 
 
+def test_a_crop_that_is_rounded_otherwise_gets_the_same_grain_and_another_face_another():
+    rng = np.random.default_rng(4)
+    light = 55 + 6 * np.sin(np.linspace(0, 3, SIZE))[:, None] * np.ones(SIZE)
+    photo, clean = _gray(light + rng.normal(0, 2.5, light.shape))[..., [0, 0, 0]], _gray(light)
+    rounded = photo.copy()
+    rounded[rng.random(light.shape) < 0.001] += 1
+    lighter = np.clip(photo.astype(int) + 9, 0, 255).astype(np.uint8)
+    one, other, third = (
+        _blend(each, clean, BlendSettings(strength=1.0), sampling=0.6).pixels.astype(float)
+        for each in (photo, rounded, lighter)
+    )
+    assert np.abs(one - other).mean() < 0.05
+    assert np.abs(one - third + (third - one).mean()).mean() > 1
+
+
 # Never blurrier
 
 
