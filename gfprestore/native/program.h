@@ -1,7 +1,7 @@
 /* One step of a network for the processor, and the vectors it is computed in.
 
-   Features are float, height x width x channels with the channels innermost. The widths of a program are multiples of
-   PANEL, its sides of the tile, and every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
+   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, those that
+   STEP_WINOGRAD gives of PANEL, and every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
    and `library.py` repeats their layout in ctypes. */
 
 #ifndef GFPRESTORE_PROGRAM_H
@@ -26,16 +26,32 @@ typedef int64_t Index; /* of a float in a buffer: `long` has 32 bits on Windows,
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef float InMemory __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address */
 
-enum Kind { STEP_WINOGRAD, STEP_MATMUL, STEP_GATHER, STEP_HALVE, STEP_DOUBLE, STEP_ADD, STEP_LINEAR, STEP_INVERSE_NORM, STEP_FROM_PIXELS, STEP_TO_RGB, STEP_TO_PIXELS, STEP_FILTER_PIXELS, STEP_CONVOLVE, STEP_SEPARABLE, STEP_POOL };
+enum Kind {
+    STEP_WINOGRAD,
+    STEP_MATMUL,
+    STEP_GATHER,
+    STEP_HALVE,
+    STEP_DOUBLE,
+    STEP_ADD,
+    STEP_LINEAR,
+    STEP_INVERSE_NORM,
+    STEP_FROM_PIXELS,
+    STEP_TO_RGB,
+    STEP_TO_PIXELS,
+    STEP_FILTER_PIXELS,
+    STEP_CONVOLVE,
+    STEP_SEPARABLE,
+    STEP_POOL,
+};
 
 enum Flag {
-    DOUBLES_INPUT = 1,    /* STEP_WINOGRAD: convolve the bilinear double of x */
-    HALVES_OUTPUT = 2,    /* STEP_WINOGRAD: keep the means of 2 x 2 outputs */
-    DOUBLES_RESIDUAL = 4, /* STEP_WINOGRAD: the residual has half the size, add its bilinear double */
-    REPEATS_INPUT = 8,    /* STEP_WINOGRAD: convolve x with every row and column twice */
-    REPEATS_RESIDUAL = 16, /* products: the residual has half the size, add each of its pixels four times */
-    ADDS_FIRST = 32,       /* products: add the residual before the activation */
-    FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: only the next step, a separable one, reads y, in a chain */
+    DOUBLES_INPUT = 1,     /* STEP_WINOGRAD: convolve the bilinear double of x */
+    HALVES_OUTPUT = 2,     /* STEP_WINOGRAD: keep the means of 2 x 2 outputs */
+    DOUBLES_RESIDUAL = 4,  /* STEP_WINOGRAD: the residual has half the size, add its bilinear double */
+    REPEATS_INPUT = 8,     /* STEP_WINOGRAD: convolve x with every row and column twice */
+    REPEATS_RESIDUAL = 16, /* STEP_MATMUL: the residual has half the size, add each of its pixels four times */
+    ADDS_FIRST = 32,       /* STEP_MATMUL: add the residual before the activation */
+    FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: y is passed to the next, a separable step, in a chain */
 };
 
 typedef struct {
@@ -52,7 +68,7 @@ typedef struct {
     const float *gain;    /* factor of every output channel, or NULL */
     const float *bias;    /* of every output channel, or NULL */
     const float *noise;   /* of every output pixel, or NULL */
-    const float *residual; /* added after the activation, or NULL */
+    const float *residual; /* added after the activation but for ADDS_FIRST, or NULL */
     const float *scale;   /* feature transform of the channels from `kept` on: their factors, or NULL */
     const float *shift;   /* ... and what is added */
     const float *slopes;  /* `slope` of every output channel, or NULL */
