@@ -265,6 +265,24 @@ def test_kernels_are_compiled_from_their_sources(tmp_path: Path) -> None:
     assert {Library(copy / "compiled" / f"{kind}{SUFFIX}").panel for kind in PRESENT} <= {8, 16, 32}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "processor"),
+    [
+        ("x86_64-windows-gnu", ["-mavx2", "-mfma"]),
+        ("x86_64-macos", ["-mavx2", "-mfma"]),
+        ("aarch64-macos", []),
+        ("aarch64-linux-gnu", []),
+    ],
+)
+def test_kernels_compile_for_other_systems(target: str, processor: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("ziglang", reason="needs a compiler for other systems, as in the package ziglang")
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target, *processor, "-O1", "-shared"]
+    command = [*compiler, '-DINTERFACE="0"', FOLDER.parent / "program.c", "-o", tmp_path / "kernels"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_a_library_of_other_sources_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.c").write_text("int nothing;")

@@ -10,7 +10,9 @@
 #include "steps.h"
 
 #if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
 #include <windows.h>
+#undef interface /* which some of its headers define */
 #define YIELD() SwitchToThread()
 #elif defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
