@@ -185,6 +185,11 @@ def build_network(kind: str) -> RetinaFace:
         return RetinaFace(network_name=kind, device="cpu")
 
 
+def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what training on several devices put before the released names."""
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
 def load_network(state: Mapping[str, Tensor]) -> RetinaFace:
     """Build the RetinaFace that a state dict belongs to and load it.
 
@@ -194,7 +199,7 @@ def load_network(state: Mapping[str, Tensor]) -> RetinaFace:
     Raises:
         WeightsError: These are not the weights of a RetinaFace.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = _plain_names(state)
     network = build_network("resnet50" if "body.conv1.weight" in state else "mobile0.25")
     expected = network.state_dict()
     wrong = [name for name in state.keys() ^ expected.keys() if not name.endswith("num_batches_tracked")]
@@ -243,7 +248,7 @@ def build_detector(
     Raises:
         WeightsError: These are not the weights of a RetinaFace.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = _plain_names(state)
     engine: Engine | None = build_native_detector(state, MEAN, precision) if device == "cpu" else None
     engine = engine or build_engine(
         lambda: DetectionNetwork(load_network(state)).eval(),

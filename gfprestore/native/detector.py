@@ -19,7 +19,7 @@ from torch import Tensor
 from gfprestore.native.library import Library, library_for
 from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.retinaface import BGR, LEAK, PRIORS, ROW, Bottleneck, Kernel, Product, Retinaface, Separable
+from gfprestore.native.retinaface import CHANNELS, LEAK, PRIORS, ROW, Bottleneck, Kernel, Product, Retinaface, Separable
 from gfprestore.native.running import Crew, Memory, Program
 from gfprestore.outofmemory import out_of_memory
 
@@ -50,7 +50,7 @@ class DetectionProgram:
             memory: For the features.
         """
         self._network, self._builder, self._size, self._mean = network, builder, size, mean
-        self._input = builder.buffer(size[0] * size[1] * BGR + 4 * builder.library.panel)
+        self._input = builder.buffer(size[0] * size[1] * CHANNELS + 4 * builder.library.panel)
         with torch.inference_mode():
             self._levels = [self._look_around(level, x) for level, x in enumerate(self._pyramid())]
         for level in self._levels:
@@ -61,7 +61,7 @@ class DetectionProgram:
     def given(self) -> NDArray[np.uint8]:
         """Where the photo goes: RGB [H W 3]."""
         height, width = self._size
-        return self.program.view(self._input)[: height * width * BGR].reshape(height, width, BGR)
+        return self.program.view(self._input)[: height * width * CHANNELS].reshape(height, width, CHANNELS)
 
     @property
     def count(self) -> int:
@@ -106,7 +106,7 @@ class DetectionProgram:
 
     def _read_pixels(self, size: tuple[int, int], mean: NDArray[np.float32]) -> Features:
         network, stem = self._network, self._network.stem
-        own: dict[str, Any] = {"channels_in": BGR, "side": stem.side, "mean": mean}
+        own: dict[str, Any] = {"channels_in": CHANNELS, "side": stem.side, "mean": mean}
         if network.is_mobile:
             return self._product(Kind.FILTER_PIXELS, self._input, stem, size, LEAK, feeds=True, **own)
         return self._product(Kind.FILTER_PIXELS, self._input, stem, size, 0, **own)

@@ -18,8 +18,8 @@ from torch import Tensor
 from gfprestore.native.library import Library
 from gfprestore.native.operands import Array
 
-BGR = 3
-"""Channels of a photo, which the official network takes in this order."""
+CHANNELS = 3
+"""Of a photo; the official network takes them as BGR."""
 
 ROW = 15
 """Numbers for a prior: score, four of the box, ten of the landmarks."""
@@ -165,7 +165,7 @@ class Context(NamedTuple):
     """Of the first two, by channel: what ends there is cut off at zero."""
 
     width: int
-    """Of the features that they make together."""
+    """A quarter of the features that they make together."""
 
 
 class Retinaface:
@@ -181,9 +181,9 @@ class Retinaface:
         layers = Layers(state, library)
         self.is_mobile = "body.stage1.0.0.weight" in state
         if self.is_mobile:
-            stem, width, widths = layers.fused("body.stage1.0.0", "body.stage1.0.1", 8, BGR, 3), 64, (64, 128, 256)
+            stem, width, widths = layers.fused("body.stage1.0.0", "body.stage1.0.1", 8, CHANNELS, 3), 64, (64, 128, 256)
         else:
-            stem, width, widths = layers.fused("body.conv1", "body.bn1", 64, BGR, 7), 256, (512, 1024, 2048)
+            stem, width, widths = layers.fused("body.conv1", "body.bn1", 64, CHANNELS, 7), 256, (512, 1024, 2048)
         self.stem = layers.product(Kernel(stem.weight.flip(1), stem.bias), exact=True)  # photos are RGB
         self.stages = _read_mobile(layers) if self.is_mobile else _read_resnet(layers)
         self.slope = LEAK if self.is_mobile else 0.0

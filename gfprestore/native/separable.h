@@ -22,9 +22,8 @@ static void read_pixels(const Step *s, int i, float *line) {
         return;
     }
     memset(line, 0, 4 * before);
-    for (int k = 0; k < 3 * width; k += LANES) {
+    for (int k = 0; k < 3 * width; k += LANES)
         store(line + before + k, load_bytes(x + k) - load(s->mean + k % (3 * LANES)));
-    }
     memset(line + before + 3 * width, 0, 4 * (end - before - 3 * width));
 }
 

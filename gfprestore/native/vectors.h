@@ -65,6 +65,7 @@ static inline void finish_stores(void) {
 static inline int clamp(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int most_of(int a, int b) { return a > b ? a : b; }
+
 /* Of the leaky ReLU of the channels from c on. */
 static inline Vector slope_of(const Step *s, int c) { return s->slopes ? load(s->slopes + c) : (Vector){0} + s->slope; }
 
