@@ -227,7 +227,8 @@ class NativeDetectionEngine:
         if size not in self._programs:
             builder = ProgramBuilder(self._library, half=False, kernels=self._kernels, smallest_tiled=1)
             program = DetectionProgram(self._network, builder, size, self._mean, self._crew.pool, self._memory)
-            if self._memory.has_grown:  # the others still hold what was too small
+            sizes = {other.program.memory_size for other in self._programs.values()}
+            if sizes - {program.program.memory_size}:  # the others still hold memory that was too small for this one
                 self._programs.clear()
             self._programs[size] = program
             if len(self._programs) > MOST_PROGRAMS:

@@ -30,13 +30,10 @@ class Memory:
 
     def __init__(self) -> None:
         self._bytes = aligned(0)
-        self.has_grown = False
-        """Whether the last program took new memory."""
 
     def take(self, size: int) -> NDArray[np.uint8]:
         """At least `size` bytes that begin at a cache line."""
-        self.has_grown = size > len(self._bytes)
-        if self.has_grown:
+        if size > len(self._bytes):
             self._bytes = aligned(size)
         return self._bytes
 
@@ -55,7 +52,7 @@ class Program:
         self._library = library
         self._half = half
         self.memory_size = len(memory)
-        """Bytes of all features together."""
+        """Bytes of the memory that its features lie in."""
         self._memory = memory
         self._constants: list[Array] = []
         self._places = places
