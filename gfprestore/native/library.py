@@ -36,7 +36,7 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("kind", "flags", "height", "width", "channels_in", "channels_out")),
         *(
             (name, ctypes.c_int32)
-            for name in ("stride_in", "stride_out", "stride_residual", "kept", "side", "pace", "depth")
+            for name in ("stride_in", "stride_out", "stride_residual", "stride_noise", "kept", "side", "pace", "depth")
         ),
         *((name, ctypes.c_void_p) for name in ("x", "weight", "style", "gain", "bias", "noise", "residual")),
         *((name, ctypes.c_void_p) for name in ("scale", "shift", "slopes", "mean", "filters", "y")),
@@ -67,6 +67,9 @@ class Library:
         self.scratch_size.argtypes = [pointer, integer, index]
         self.scratch_size.restype = index
         self.panel: int = self._library.panel_width()
+        """Channels that a product holds in registers: two vectors."""
+        self.lanes = self.panel // 2
+        """Floats in a vector: widths are multiples of it."""
         self.has_half = bool(self._library.has_half())
 
     def _compiled_from(self) -> str:

@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "blocks.h"
 #include "convolve.h"
 #include "separable.h"
 #include "steps.h"
@@ -42,6 +43,10 @@ static int count_blocks(const Step *s, Index memory, int threads, int *tiles_eac
     case STEP_CONVOLVE:
     case STEP_SEPARABLE:
         return count_products(s);
+    case STEP_BORDER:
+        return count_border(s);
+    case STEP_BLOCKS_TO_RGB:
+        return s->height / 2;
     case STEP_LINEAR:
     case STEP_INVERSE_NORM:
         return (s->channels_out + 63) / 64;
@@ -75,6 +80,9 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
     case STEP_FROM_PIXELS: run_from_pixels(s, block); break;
     case STEP_TO_RGB: run_to_rgb(s, block); break;
     case STEP_TO_PIXELS: run_to_pixels(s, block); break;
+    case STEP_PIXELS_TO_BLOCKS: run_pixels_to_blocks(s, block); break;
+    case STEP_BLOCKS_TO_RGB: run_blocks_to_rgb(s, block); break;
+    case STEP_BORDER: run_border(s, block, memory); break;
     }
 }
 
@@ -105,10 +113,10 @@ static void store_pairs(uint16_t *y, Vector value) {
     }
 }
 
-/* Pack a kernel w[3][3][inputs][outputs] for STEP_WINOGRAD: u[PRODUCTS][outputs / PANEL][inputs][PANEL], or in bfloat16
-   u[PRODUCTS][outputs / PANEL][inputs / 2][PANEL][2]. */
+/* Pack a kernel w[3][3][inputs][outputs] for STEP_WINOGRAD: u[PRODUCTS][panels][inputs][PANEL], or in bfloat16
+   u[PRODUCTS][panels][inputs / 2][PANEL][2]; of a last panel that is not whole nothing is written for the rest. */
 EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed, int half) {
-    Index panels = outputs / PANEL;
+    Index panels = (outputs + PANEL - 1) / PANEL;
     for (Index i = 0; i < inputs; i++)
         for (Index o = 0; o < outputs; o += LANES) {
             Vector column[3], rows[WINDOW][3], u[WINDOW];

@@ -1,7 +1,7 @@
 /* One step of a network for the processor, and the vectors it is computed in.
 
-   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, those that
-   STEP_WINOGRAD gives of PANEL, and every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
+   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, and
+   every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
    and `library.py` repeats their layout in ctypes. */
 
 #ifndef GFPRESTORE_PROGRAM_H
@@ -42,6 +42,9 @@ enum Kind {
     STEP_CONVOLVE,
     STEP_SEPARABLE,
     STEP_POOL,
+    STEP_PIXELS_TO_BLOCKS,
+    STEP_BLOCKS_TO_RGB,
+    STEP_BORDER,
 };
 
 enum Flag {
@@ -52,6 +55,7 @@ enum Flag {
     REPEATS_RESIDUAL = 16, /* STEP_MATMUL: the residual has half the size, add each of its pixels four times */
     ADDS_FIRST = 32,       /* STEP_MATMUL: add the residual before the activation */
     FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: y is passed to the next, a separable step, in a chain */
+    CLAMPS_INPUT = 128,    /* STEP_WINOGRAD: beyond its border x goes on as it ends, instead of zeros */
 };
 
 typedef struct {
@@ -59,15 +63,16 @@ typedef struct {
     int32_t height, width; /* of the output; STEP_WINOGRAD: before HALVES_OUTPUT */
     int32_t channels_in, channels_out;
     int32_t stride_in, stride_out, stride_residual; /* floats from one pixel of x, y, residual to the next */
+    int32_t stride_noise; /* floats of noise for every pixel, in turn for its channels; 0 is one for all of them */
     int32_t kept;                                   /* channels before those that scale and shift reach */
     int32_t side, pace; /* STEP_FILTER_PIXELS and those after it: of the kernel, and from one output to the next in x */
-    int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product */
+    int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product; STEP_BLOCKS_TO_RGB: see there */
     const void *x;        /* features, pixels, or a vector */
     const void *weight;   /* as packed below */
     const float *style;   /* factor of every input channel, or NULL */
     const float *gain;    /* factor of every output channel, or NULL */
     const float *bias;    /* of every output channel, or NULL */
-    const float *noise;   /* of every output pixel, or NULL */
+    const float *noise;   /* of every output pixel, see stride_noise, or NULL */
     const float *residual; /* added after the activation but for ADDS_FIRST, or NULL */
     const float *scale;   /* feature transform of the channels from `kept` on: their factors, or NULL */
     const float *shift;   /* ... and what is added */

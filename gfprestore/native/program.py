@@ -74,6 +74,7 @@ class ProgramBuilder:
         style: Operand = None,
         wider: Flag | None = None,
         halves: bool = False,
+        clamps: bool = False,
         into: Features | None = None,
     ) -> Features:
         """A 3x3 convolution with zeros beyond the border.
@@ -85,16 +86,18 @@ class ProgramBuilder:
             style: Factors of the input's channels.
             wider: `DOUBLES_INPUT` or `REPEATS_INPUT` to convolve the input at twice its size.
             halves: Give means of 2x2 results.
+            clamps: Beyond its border the input goes on as it ends; only for what is convolved in tiles.
             into: Where the result goes; None takes new features.
         """
         factor = 2 if wider else 1
         height, width = x.size if isinstance(x, Features) else x.shape[:2]
         size = height * factor, width * factor
         if min(size) < self.smallest_tiled or not isinstance(x, Features):
+            assert not clamps
             return self._convolve_small(x, weight, after, style, bool(wider), halves)
         outputs, inputs = weight.shape[:2]
         packed = self.pack(weight)
-        flags = (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves
+        flags = (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves | Flag.CLAMPS_INPUT * clamps
         if after.residual is not None and after.residual.height < size[0]:
             flags |= Flag.DOUBLES_RESIDUAL
         y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs)
@@ -107,7 +110,8 @@ class ProgramBuilder:
         key = weight.data_ptr()
         if key not in self.kernels:
             outputs, inputs = weight.shape[:2]
-            packed = np.empty(TILED_PRODUCTS * outputs * inputs, np.uint16 if self.half else np.float32)
+            whole = -(-outputs // self.library.panel) * self.library.panel
+            packed = np.empty(TILED_PRODUCTS * whole * inputs, np.uint16 if self.half else np.float32)
             self.kernels[key] = weight, packed
             self._unpacked.append((weight, packed))
         return self.kernels[key][1]
@@ -131,11 +135,33 @@ class ProgramBuilder:
     def multiply(self, x: Features, weight: Tensor, after: Epilogue) -> Features:
         """A 1x1 convolution of features [H W I] with a matrix [O I]."""
         outputs, inputs = weight.shape
-        panel = self.library.panel
-        packed = np.ascontiguousarray(weight.numpy().reshape(outputs // panel, panel, inputs).transpose(0, 2, 1))
         y = self.features(x.size, outputs)
-        self._convolution(Kind.MATMUL, x, y, packed, after, channels_in=inputs)
+        self._convolution(Kind.MATMUL, x, y, self.pack_matrix(weight), after, channels_in=inputs)
         return y
+
+    def mend_border(
+        self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None
+    ) -> None:
+        """Convolve the outermost pixels once more, with weights of their own; beyond the border the input goes on.
+
+        Args:
+            x: Input [H W I].
+            y: Result of a convolution of x [H W O], whose outermost pixels are replaced.
+            weights: Of the corners, row by row, the top, the bottom, the left and the right: [8 O I 3 3].
+            after: What follows.
+            style: Factors of the input's channels.
+        """
+        packed = np.stack([self.pack_matrix(weight.permute(0, 2, 3, 1).flatten(1)) for weight in weights])  # [O 9I]
+        self._convolution(Kind.BORDER, x, y, packed, after, style=style, channels_in=weights.shape[2])
+
+    def pack_matrix(self, weight: Tensor) -> Array:
+        """A matrix [O I] in the form of products, with zeros for what the last panel has beyond it."""
+        outputs, inputs = weight.shape
+        panel = self.library.panel
+        panels = -(-outputs // panel)
+        packed = np.zeros((panels * panel, inputs), np.float32)
+        packed[:outputs] = weight.numpy()
+        return np.ascontiguousarray(packed.reshape(panels, panel, inputs).transpose(0, 2, 1))
 
     def _convolution(self, kind: Kind, x: Features, y: Features, packed: Array, after: Epilogue, **fields: Any) -> None:
         reached = after.scale.channels if isinstance(after.scale, Features) else 0
