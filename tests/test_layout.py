@@ -78,7 +78,9 @@ def test_from_pixels_to_blocks_the_double_is_read_and_its_border_has_weights_of_
         found[:, :, lines[row], lines[column]] = part[:, :, lines[row], lines[column]]
     torch.testing.assert_close(found, wanted)
     # The weights of the border are others: without them it would be wrong.
-    assert not torch.allclose(F.conv2d(clamped, arrange_kernel(weight, BLOCKS, FILLED))[:, :, 0], wanted[:, :, 0], atol=0.1)
+    assert not torch.allclose(
+        F.conv2d(clamped, arrange_kernel(weight, BLOCKS, FILLED))[:, :, 0], wanted[:, :, 0], atol=0.1
+    )
 
 
 @given(st.integers(1, 40), st.sampled_from([1, 4, 8, 16]))

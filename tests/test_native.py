@@ -21,9 +21,10 @@ from torch import Tensor
 
 from gfprestore.native import library, running
 from gfprestore.native.engine import NativeEngine, build_native_engine
+from gfprestore.native.generator import Generator
 from gfprestore.native.levels import find_levels
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
-from gfprestore.native.network import Generator, fits
+from gfprestore.native.network import fits
 from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
 from gfprestore.native.program import ProgramBuilder
 from gfprestore.native.running import aligned, share
@@ -207,7 +208,9 @@ def test_network_is_the_one_that_torch_runs(kernels: Library, shape: GfpganShape
 
 @settings(deadline=None, max_examples=10)
 @given(st.lists(st.integers(1, 40), min_size=5, max_size=5), st.lists(st.integers(1, 40), min_size=5, max_size=5))
-def test_networks_of_any_widths_are_those_that_torch_runs(kernels: Library, decoder: list[int], unet: list[int]) -> None:
+def test_networks_of_any_widths_are_those_that_torch_runs(
+    kernels: Library, decoder: list[int], unet: list[int]
+) -> None:
     shape = GfpganShape(tuple(1 + width for width in decoder), tuple(unet), latent_size=64, mlp_layers=0)
     network, pixels = random_network(shape), face(64)
     given = image_of(NativeEngine(network, kernels, "fp32"), pixels)
@@ -254,7 +257,9 @@ def test_blocks_are_used_where_vectors_are_longer_than_channels_are_many() -> No
         levels = find_levels(NARROW, lanes)
         assert [level.unet.has_blocks for level in levels] == [False] * 4 + [has_blocks]
         for level in levels:
-            assert all(len(one.channels) % lanes == 0 for one in (level.unet, level.decoder, level.transform, level.hidden))
+            assert all(
+                len(one.channels) % lanes == 0 for one in (level.unet, level.decoder, level.transform, level.hidden)
+            )
 
 
 def test_another_engine_is_taken_where_the_kernels_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

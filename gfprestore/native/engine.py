@@ -7,12 +7,12 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from gfprestore.native.generator import Generator
 from gfprestore.native.library import Library, library_for
-from gfprestore.native.network import Generator, fits
+from gfprestore.native.network import fits
 from gfprestore.native.running import Crew
 from gfprestore.nn.gfpgan import Gfpgan
 from gfprestore.outofmemory import out_of_memory
-
 
 MEMORY_AT_ONCE = 1 << 27
 """Bytes of features of faces that are restored at once: several of a narrow network, one of a wide one."""

@@ -83,6 +83,6 @@ def _plain(shape: GfpganShape, level: int, lanes: int) -> Level:
     decoder = plain(width, lanes)
     transform = plain(width - kept, lanes)
     if kept % lanes or (width - kept) % lanes:
-        # A vector holds channels of both kinds: scale and shift have all of them, with one and zero for those left alone.
+        # A vector holds channels of both kinds: scale and shift have all, with one and zero for those left alone.
         transform = Layout(tuple(c - kept if c >= kept else NOTHING for c in decoder.channels))
     return Level(plain(unet, lanes), decoder, transform, plain(2 * unet, lanes))

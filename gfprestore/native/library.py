@@ -71,6 +71,9 @@ class Library:
         self.lanes = self.panel // 2
         """Floats in a vector: widths are multiples of it."""
         self.has_half = bool(self._library.has_half())
+        """Whether they multiply in bfloat16."""
+        self.is_for_x86 = path.stem != "neon"
+        """Whether they are for the processors of Intel's and AMD's instructions."""
 
     def _compiled_from(self) -> str:
         """The digest that the build left, or nothing: calls that pass other arguments would write anywhere."""

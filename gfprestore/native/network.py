@@ -6,8 +6,7 @@ bias, leaky ReLU, feature transform, skip and halving are done while its results
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,16 @@ from torch import Tensor, nn
 
 from gfprestore.native.layout import BLOCK, BORDER_PLACES, NOTHING, Layout, arrange, arrange_kernel, arrange_matrix
 from gfprestore.native.levels import Level, find_levels
-from gfprestore.native.library import Library
 from gfprestore.native.operands import Array, Buffer, Epilogue, Features, Flag, Kind
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
-from gfprestore.native.running import Program
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape
 from gfprestore.nn.layers import LEAK, DownBlock, ModulatedConvolution, Resampling, StyledConvolution, ToRgb, UpBlock
 
 HALF_RANGE = 127.5
 """Pixels 0 to 255 are -1 to 1 for the network: `pixel / 127.5 - 1`."""
+
+ACTIVATED = Epilogue(slope=LEAK)
+"""What follows nearly every convolution, beside its bias."""
 
 LONGEST_SUM = 64
 """Floats that a sum over channels takes at a time: four of the longest vectors."""
@@ -43,42 +43,9 @@ def fits(shape: GfpganShape) -> bool:
     )
 
 
-class Generator:
-    """The network's program with its input and output."""
+class NetworkWriter:
+    """Writes one network."""
 
-    def __init__(self, network: Gfpgan, library: Library, half: bool, pool: ThreadPoolExecutor) -> None:
-        self.size = network.shape.out_size
-        writer = _Writer(network, ProgramBuilder(library, half))
-        with torch.inference_mode():
-            self._input, self._image, self._output = writer.write()
-        writer.builder.pack_kernels(pool)
-        self.buffers = writer.builder.buffers
-        self.program: Program = writer.builder.build()
-
-    def sibling(self) -> Generator:
-        """The same network with features of its own."""
-        other = copy(self)
-        other.program = self.program.sibling()
-        return other
-
-    @property
-    def pixels(self) -> Array:
-        """Where the face goes: uint8 RGB (S, S, 3)."""
-        return self.program.view(self._input).reshape(self.size, self.size, 3)
-
-    @property
-    def image(self) -> Array:
-        """The restored face before it is rounded: float RGB (S, S, 3) around [-1, 1], kept until the next run."""
-        floats = self.program.view(self._image.buffer).view(np.float32)[: self.size * self.size * RGB]
-        return floats.reshape(self.size, self.size, RGB)[..., :3]
-
-    @property
-    def restored(self) -> Array:
-        """Where the restored face is found after a run: uint8 RGB (S, S, 3)."""
-        return self.program.view(self._output).reshape(self.size, self.size, 3)
-
-
-class _Writer:
     def __init__(self, network: Gfpgan, builder: ProgramBuilder) -> None:
         self.network = network
         self.builder = builder
@@ -104,7 +71,7 @@ class _Writer:
             assert isinstance(down, DownBlock)
             features = self.down(down, features, into, out)
             skips.append(features)
-        features = self.convolve(features, network.final_conv, layouts[0], layouts[0], slope=LEAK)
+        features = self.convolve(features, network.final_conv, layouts[0], layouts[0], after=ACTIVATED)
         bottleneck, spatial = features, []
         for up, skip, into, out in zip(network.conv_body_up, reversed(skips), layouts[:-1], layouts[1:], strict=True):
             assert isinstance(up, UpBlock)
@@ -134,38 +101,35 @@ class _Writer:
         into: Layout,
         out: Layout,
         *,
-        slope: float = 1.0,
+        after: Epilogue | None = None,
         nothing: float = 0.0,
-        **rest: Any,
+        halves: bool = False,
     ) -> Features:
         """A 3x3 convolution and its bias; `nothing` is what stands in channels without weights."""
         assert isinstance(layer, nn.Conv2d)
         assert layer.bias is not None
-        residual = rest.pop("residual", None)
-        after = Epilogue(bias=_array(arrange(layer.bias, out, other=nothing)), slope=slope, residual=residual)
-        return self.builder.convolve(x, arrange_kernel(layer.weight, out, into), after, **rest)
+        after = replace(after or Epilogue(), bias=_array(arrange(layer.bias, out, other=nothing)))
+        return self.builder.convolve(x, arrange_kernel(layer.weight, out, into), after, halves=halves)
 
     def down(self, block: DownBlock, x: Features, into: Layout, out: Layout) -> Features:
         """`DownBlock.forward`."""
         halves = not into.has_blocks
-        features = self.convolve(x, block.conv1, into, into, slope=LEAK, halves=halves)
+        features = self.convolve(x, block.conv1, into, into, after=ACTIVATED, halves=halves)
         skip = self.builder.resample(Kind.HALVE, x) if halves else x
         skip = self.builder.multiply(skip, arrange_matrix(block.skip.weight.flatten(1), out, into), Epilogue())
-        return self.convolve(features, block.conv2, into, out, slope=LEAK, residual=skip)
+        return self.convolve(features, block.conv2, into, out, after=replace(ACTIVATED, residual=skip))
 
     def up(self, block: UpBlock, x: Features, into: Layout, out: Layout) -> Features:
         """`UpBlock.forward`."""
-        features = self.convolve(x, block.conv1, into, into, slope=LEAK)
+        features = self.convolve(x, block.conv1, into, into, after=ACTIVATED)
         assert block.conv2.bias is not None
-        bias = _array(arrange(block.conv2.bias, out))
         if out.has_blocks:
             centre = F.pad(block.skip.weight, (1, 1, 1, 1))  # [O I 1 1] -> [O I 3 3]
             skip = self.builder.convolve(x, arrange_kernel(centre, out, into), Epilogue(), clamps=True)
         else:
             skip = self.builder.multiply(x, arrange_matrix(block.skip.weight.flatten(1), out, into), Epilogue())
-        return self.convolve_doubled(
-            features, block.conv2.weight, into, out, Epilogue(bias=bias, slope=LEAK, residual=skip)
-        )
+        after = replace(ACTIVATED, bias=_array(arrange(block.conv2.bias, out)), residual=skip)
+        return self.convolve_doubled(features, block.conv2.weight, into, out, after)
 
     def convolve_doubled(
         self,
@@ -207,7 +171,7 @@ class _Writer:
             weight, bias = (
                 torch.cat([getattr(scale[0], name), getattr(shift[0], name)]) for name in ("weight", "bias")
             )
-            after = Epilogue(bias=_array(arrange(bias, level.hidden)), slope=LEAK)
+            after = replace(ACTIVATED, bias=_array(arrange(bias, level.hidden)))
             both = self.builder.convolve(features, arrange_kernel(weight, level.hidden, level.unet), after)
             first, second = (self.condition(both, layer[2], level, which) for which, layer in enumerate((scale, shift)))
             pairs.append((first, second))
@@ -223,9 +187,8 @@ class _Writer:
         """`StyleGan2Decoder.forward`."""
         decoder, levels = self.network.stylegan_decoder, self.levels
         noise = decoder.stored_noise()
-        constant = decoder.constant_input.weight[0]  # [C 4 4]
-        constant = _array(arrange(constant, levels[0].decoder).permute(1, 2, 0))  # [4 4 C]
         into = levels[0].decoder
+        constant = _array(arrange(decoder.constant_input.weight[0], into).permute(1, 2, 0))  # [C 4 4] -> [4 4 C]
         features = self.styled(decoder.style_conv1, constant, codes[0], noise[0], into, levels[0])
         image = self.to_rgb(decoder.to_rgb1, features, codes[1], None, levels[0])
         for index, to_rgb in enumerate(decoder.to_rgbs):
@@ -255,11 +218,9 @@ class _Writer:
         style = self.style(layer.modulated_conv, code, into)
         energy = arrange(weight.square().sum((2, 3)), out)  # [O I]
         gain = self.builder.inverse_norm(style, arrange(energy.T, _summed(into)).T)
-        scale, shift = modulation or (None, None)
-        after = Epilogue(
-            gain=gain, bias=_array(arrange(layer.bias.flatten(), out)), slope=LEAK, scale=scale, shift=shift
-        )
+        after = replace(ACTIVATED, gain=gain, bias=_array(arrange(layer.bias.flatten(), out)))
         after.noise, after.stride_noise = self.noise(layer.weight * noise, level)
+        after.scale, after.shift = modulation or (None, None)
         if layer.upsampling is not None:
             assert isinstance(x, Features)
             return self.convolve_doubled(x, weight, into, out, after, style)
@@ -287,9 +248,7 @@ class _Writer:
         operands: dict[str, Any] = {"x": x, "style": style, "residual": image, "channels_in": x.channels}
         if not layout.has_blocks:
             y = self.builder.features(x.size, RGB)
-            self.builder.add(
-                Kind.TO_RGB, y, weight=_array(arrange(weight.T, layout).T), bias=_array(bias), **operands
-            )
+            self.builder.add(Kind.TO_RGB, y, weight=_array(arrange(weight.T, layout).T), bias=_array(bias), **operands)
             return y
         y = self.builder.features((2 * x.height, 2 * x.width), RGB)
         operands["weight"] = _array(F.pad(weight.T, (0, RGB - 3)))  # [I RGB]

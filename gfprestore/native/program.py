@@ -139,9 +139,7 @@ class ProgramBuilder:
         self._convolution(Kind.MATMUL, x, y, self.pack_matrix(weight), after, channels_in=inputs)
         return y
 
-    def mend_border(
-        self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None
-    ) -> None:
+    def mend_border(self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None) -> None:
         """Convolve the outermost pixels once more, with weights of their own; beyond the border the input goes on.
 
         Args:
