@@ -57,19 +57,20 @@ static inline void double_image(const float *x, int height, int width, int row, 
 /* STEP_TO_RGB for a row of blocks. Their channels lie in groups of `depth`: a group of every pixel, then the next group
    of every pixel. The weights are [channels_in / 4][RGB]; of the style, which repeats itself for every pixel, the first
    pixel's is taken. */
-static void run_blocks_to_rgb(const Step *s, int row) {
+static void run_blocks_to_rgb(const Step *s, int row, float *memory) {
     int width = s->width / 2, group = s->depth, groups = s->channels_in / (4 * group);
+    for (int c = 0; c < group * groups; c++) {
+        float style = s->style[c / group * 4 * group + c % group];
+        store_quad(memory + c * RGB, style * load_quad((const float *)s->weight + (Index)c * RGB));
+    }
     for (int column = 0; column < width; column++) {
-        const float *x = (const float *)s->x + ((Index)row * width + column) * s->stride_in;
+        const float *x = (const float *)s->x + ((Index)row * width + column) * s->stride_in, *weight = memory;
         Quad sum[4] = {0};
         if (s->residual) double_image(s->residual, s->height / 2, width, row, column, sum);
         for (int place = 0; place < 4; place++) sum[place] += load_quad(s->bias);
-        for (int g = 0; g < groups; g++)
-            for (int c = 0; c < group; c++) {
-                int first = 4 * group * g + c;
-                Quad weight = s->style[first] * load_quad((const float *)s->weight + (Index)(group * g + c) * RGB);
-                for (int place = 0; place < 4; place++) sum[place] += x[first + place * group] * weight;
-            }
+        for (int g = 0; g < groups; g++, x += 4 * group)
+            for (int c = 0; c < group; c++, weight += RGB)
+                for (int place = 0; place < 4; place++) sum[place] += x[c + place * group] * load_quad(weight);
         for (int place = 0; place < 4; place++) {
             Index pixel = (Index)(2 * row + place / 2) * s->width + 2 * column + place % 2;
             store_quad((float *)s->y + pixel * RGB, sum[place]);

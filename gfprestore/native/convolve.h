@@ -6,7 +6,7 @@
 #include "gather.h"
 #include "multiply.h"
 
-#define LARGE (3L << 20) /* floats of features that are no longer near when the next step reads them */
+#define LARGE (1L << 20) /* floats of features that are no longer near when the next step reads them */
 #define FEWEST_TILES 24 /* in a block: a multiple of every ROWS */
 #define PADDING 16 /* floats after every plane of a block: equal offsets in many planes would share a few cache lines */
 
@@ -103,7 +103,7 @@ static inline void store_channels(const Step *s, Index pixel, int c, Vector valu
 static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s, int first, int tiles, const float *m,
                                                                    Index plane, int flags) {
     int across = count_tiles(s->width), doubles = flags & DOUBLES_RESIDUAL;
-    int is_large = (Index)s->height * s->width * s->channels_out > LARGE;
+    int is_large = (Index)s->height * s->width * s->channels_out >= LARGE;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
         Index corner = (Index)TILE * ty * s->width + TILE * tx;

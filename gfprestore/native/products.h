@@ -32,8 +32,12 @@ static inline void store_product(const Step *s, Index pixel, int panel, const fl
 
 static void multiply_rows(const Step *s, Index first, int count, int panel, const float *a, Index stride, int depth, float *c) {
     const float *u = (const float *)s->weight + (Index)panel * depth * PANEL;
+    int is_whole = s->channels_out - panel * PANEL > LANES;
     for (int t = 0; t < count; t += ROWS)
-        multiply_float(a + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
+        if (is_whole)
+            multiply_float(a + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
+        else
+            multiply_float(a + t * stride, stride, u, depth, 1, c + (Index)t * PANEL, PANEL);
     for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
 }
 

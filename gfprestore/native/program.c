@@ -81,7 +81,7 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
     case STEP_TO_RGB: run_to_rgb(s, block); break;
     case STEP_TO_PIXELS: run_to_pixels(s, block); break;
     case STEP_PIXELS_TO_BLOCKS: run_pixels_to_blocks(s, block); break;
-    case STEP_BLOCKS_TO_RGB: run_blocks_to_rgb(s, block); break;
+    case STEP_BLOCKS_TO_RGB: run_blocks_to_rgb(s, block, memory); break;
     case STEP_BORDER: run_border(s, block, memory); break;
     }
 }
