@@ -33,8 +33,9 @@ from gfprestore.nn.layers import Resampling, double, halve
 
 PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
 SMALL = GfpganShape((128, 64, 64, 64, 64), (64, 32, 32, 32, 32), latent_size=64, mlp_layers=0)
-EXACT = 1e-5
-"""Of the largest value: float sums of a few thousand products in another order, and the tiles' transforms."""
+EXACT = 2e-5
+"""Of the largest value: float sums of a few thousand products in another order, and the tiles' transforms, of which the
+large ones lose three times as much as the small."""
 
 pytestmark = pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor")
 
@@ -81,7 +82,7 @@ def error(given: Tensor, wanted: Tensor) -> float:
     return float((given - wanted).abs().max() / wanted.abs().max())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(
     side=st.sampled_from([4, 8, 16, 32, 64]),
     inputs=st.sampled_from([32, 64, 96]),
@@ -89,10 +90,19 @@ def error(given: Tensor, wanted: Tensor) -> float:
     doubles=st.booleans(),
     after=st.sampled_from(["nothing", "halved", "residual", "doubled residual", "transform"]),
     styled=st.booleans(),
+    smallest_large=st.sampled_from([4, 1000]),
     seed=st.integers(0, 99),
 )
 def test_convolution_with_all_that_joins_it_is_torchs(
-    kernels: Library, side: int, inputs: int, outputs: int, doubles: bool, after: str, styled: bool, seed: int
+    kernels: Library,
+    side: int,
+    inputs: int,
+    outputs: int,
+    doubles: bool,
+    after: str,
+    styled: bool,
+    smallest_large: int,
+    seed: int,
 ) -> None:
     x, weight, bias = noise(1, inputs, side, side, seed=seed), noise(outputs, inputs, 3, 3), noise(outputs)
     style = noise(inputs, seed=1) if styled else None
@@ -100,7 +110,7 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     wanted = x if style is None else x * style[:, None, None]
     wanted = F.conv2d(double(wanted) if doubles else wanted, weight, padding=1)
     wanted = F.leaky_relu(wanted * gain[:, None, None] + bias[:, None, None] + grain, 0.2)
-    builder = ProgramBuilder(kernels, half=False)
+    builder = ProgramBuilder(kernels, half=False, smallest_large=smallest_large)
     sources = [put(builder, x)]
     epilogue = Epilogue(gain=gain.numpy(), bias=bias.numpy(), noise=grain.numpy(), slope=0.2)
     if after == "halved":

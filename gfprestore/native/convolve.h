@@ -10,8 +10,14 @@
 #define FEWEST_TILES 24 /* in a block: a multiple of every ROWS */
 #define PADDING 16 /* floats after every plane of a block: equal offsets in many planes would share a few cache lines */
 
+INLINE int tile_of(const Step *s) { return s->flags & LARGE_TILES ? 6 : 4; }
+
+static inline int count_all_tiles(const Step *s) {
+    return count_tiles(s->height, tile_of(s)) * count_tiles(s->width, tile_of(s));
+}
+
 /* One panel for ROWS tiles. */
-static inline __attribute__((always_inline)) void multiply_panel(const Step *s, const void *v, Index at, Index weight,
+INLINE void multiply_panel(const Step *s, const void *v, Index at, Index weight,
                                                                  int vectors, float *c, int half) {
 #if defined(__AVX512BF16__)
     if (half) {
@@ -28,7 +34,7 @@ static inline __attribute__((always_inline)) void multiply_panel(const Step *s, 
 static void multiply_tiles(const Step *s, int tiles, const void *v, Index plane_v, float *m, Index plane_m, int half) {
     Index panel_size = (Index)s->channels_in * PANEL;
     int panels = count_panels(s), whole = s->channels_out / PANEL;
-    for (int k = 0; k < PRODUCTS; k++)
+    for (int k = 0; k < products_of(tile_of(s)); k++)
         for (int panel = 0; panel < panels; panel++)
             for (int t = 0; t < tiles; t += ROWS) {
                 Index at = k * plane_v + (Index)t * s->channels_in, weight = (k * panels + panel) * panel_size;
@@ -40,56 +46,56 @@ static void multiply_tiles(const Step *s, int tiles, const void *v, Index plane_
             }
 }
 
-/* Four by four of the residual's bilinear double: the middle of a window. */
-static inline __attribute__((always_inline)) void add_doubled_residual(const Window *at, int c,
-                                                                       Vector y[TILE][TILE]) {
-    Vector wide[4][WINDOW];
-    for (int i = 0; i < 4; i++) {
-        Vector row[4];
-        for (int j = 0; j < 4; j++) row[j] = load(at->row[i] + at->column[j] + c);
-        to_doubled(row, wide[i]);
+typedef Vector Outputs[LARGEST_TILE][LARGEST_TILE];
+
+/* A tile of the residual's bilinear double: the middle of a window. */
+INLINE void add_doubled_residual(const Window *at, int c, int tile, Outputs y) {
+    Vector wide[LARGEST_TILE / 2 + 2][LARGEST_WINDOW];
+    for (int i = 0; i < halves_of(tile); i++) {
+        Vector row[LARGEST_TILE / 2 + 2];
+        for (int j = 0; j < halves_of(tile); j++) row[j] = load(at->row[i] + at->column[j] + c);
+        to_doubled(row, wide[i], tile);
     }
-    for (int j = 0; j < TILE; j++) {
-        Vector column[4], doubled[WINDOW];
-        for (int i = 0; i < 4; i++) column[i] = wide[i][j + 1];
-        to_doubled(column, doubled);
-        for (int i = 0; i < TILE; i++) y[i][j] += doubled[i + 1];
+    for (int j = 0; j < tile; j++) {
+        Vector column[LARGEST_TILE / 2 + 2], doubled[LARGEST_WINDOW];
+        for (int i = 0; i < halves_of(tile); i++) column[i] = wide[i][j + 1];
+        to_doubled(column, doubled, tile);
+        for (int i = 0; i < tile; i++) y[i][j] += doubled[i + 1];
     }
 }
 
 /* What follows the convolution; see `activate`, whose vectors are read once here. */
-static inline __attribute__((always_inline)) void activate_tile(const Step *s, Index pixel, int c,
-                                                                Vector y[TILE][TILE]) {
+INLINE void activate_tile(const Step *s, Index pixel, int c, int rows, int columns, Outputs y) {
     Vector gain = s->gain ? load(s->gain + c) : (Vector){0} + 1, bias = s->bias ? load(s->bias + c) : (Vector){0};
     Vector slope = slope_of(s, c);
     const float *noise = s->noise ? noise_of(s, c) : NULL;
-    for (int i = 0; i < TILE; i++)
-        for (int j = 0; j < TILE; j++) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
             Vector value = y[i][j] * gain + bias;
             if (noise) value += noise_at(s, noise, pixel + (Index)i * s->width + j);
             y[i][j] = leaky(value, slope);
         }
     if (!s->scale || c < s->kept) return;
     int reached = s->channels_out - s->kept;
-    for (int i = 0; i < TILE; i++)
-        for (int j = 0; j < TILE; j++) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
             Index at = (pixel + (Index)i * s->width + j) * reached + c - s->kept;
             y[i][j] = y[i][j] * load(s->scale + at) + load(s->shift + at);
         }
 }
 
-static inline __attribute__((always_inline)) void store_halved(const Step *s, int ty, int tx, int c,
-                                                               Vector y[TILE][TILE]) {
-    for (int i = 0; i < TILE; i += 2)
-        for (int j = 0; j < TILE; j += 2) {
-            Index pixel = (Index)(TILE * ty + i) / 2 * (s->width / 2) + (TILE * tx + j) / 2;
+/* Means of 2 x 2; `corner` is the first pixel of the tile among them. */
+INLINE void store_halved(const Step *s, Index corner, int c, int rows, int columns, Outputs y) {
+    for (int i = 0; i < rows; i += 2)
+        for (int j = 0; j < columns; j += 2) {
+            Index pixel = corner + (Index)i / 2 * (s->width / 2) + j / 2;
             store((float *)s->y + pixel * s->stride_out + c,
                   0.25f * (y[i][j] + y[i][j + 1] + y[i + 1][j] + y[i + 1][j + 1]));
         }
 }
 
 /* Only as many channels as y has: the last panel may have more. */
-static inline void store_channels(const Step *s, Index pixel, int c, Vector value, int is_large) {
+INLINE void store_channels(const Step *s, Index pixel, int c, Vector value, int is_large) {
     float *y = (float *)s->y + pixel * s->stride_out + c;
     if (s->stride_out < LANES) {
         if (c == 0) memcpy(y, &value, 4 * s->stride_out);
@@ -99,58 +105,73 @@ static inline void store_channels(const Step *s, Index pixel, int c, Vector valu
         store(y, value);
 }
 
-/* From products m[PRODUCTS][tiles][channels_out] to features. */
-static inline __attribute__((always_inline)) void scatter_tiles_as(const Step *s, int first, int tiles, const float *m,
-                                                                   Index plane, int flags) {
-    int across = count_tiles(s->width), doubles = flags & DOUBLES_RESIDUAL;
+/* From products m[products][tiles][channels_out] at `place` of a plane to outputs. */
+INLINE void read_products(const float *m, Index place, Index plane, int tile, Outputs y) {
+    Vector half_way[LARGEST_TILE][LARGEST_WINDOW];
+    for (int j = 0; j < window_of(tile); j++) {
+        Vector column[LARGEST_WINDOW], out[LARGEST_TILE];
+        for (int i = 0; i < window_of(tile); i++) column[i] = load(m + (i * window_of(tile) + j) * plane + place);
+        to_outputs(column, out, tile);
+        for (int i = 0; i < tile; i++) half_way[i][j] = out[i];
+    }
+    for (int i = 0; i < tile; i++) to_outputs(half_way[i], y[i], tile);
+}
+
+/* As many rows and columns of a tile as lie inside, to the features. */
+INLINE void finish_tile(const Step *s, int ty, int tx, int c, const Window *residual, int flags, int tile, int rows,
+                        int columns, Outputs y) {
     int is_large = (Index)s->height * s->width * s->channels_out >= LARGE;
+    Index corner = (Index)tile * ty * s->width + tile * tx;
+    activate_tile(s, corner, c, rows, columns, y);
+    if (flags & HALVES_OUTPUT) {
+        store_halved(s, (Index)tile / 2 * ty * (s->width / 2) + tile / 2 * tx, c, rows, columns, y);
+        return;
+    }
+    if (flags & DOUBLES_RESIDUAL) add_doubled_residual(residual, c, tile, y);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            Index pixel = corner + (Index)i * s->width + j;
+            if (s->residual && !(flags & DOUBLES_RESIDUAL)) y[i][j] += load(s->residual + pixel * s->stride_residual + c);
+            store_channels(s, pixel, c, y[i][j], is_large);
+        }
+}
+
+INLINE void scatter_tiles_as(const Step *s, int first, int tiles, const float *m, Index plane, int flags, int tile) {
+    int across = count_tiles(s->width, tile), doubles = flags & DOUBLES_RESIDUAL;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
-        Index corner = (Index)TILE * ty * s->width + TILE * tx;
+        int rows = least(tile, s->height - tile * ty), columns = least(tile, s->width - tile * tx);
         Window at = {0};
-        if (doubles) at = find_half_window(s->residual, s->height / 2, s->width / 2, s->stride_residual, ty, tx);
+        if (doubles) at = find_half_window(s->residual, s->height / 2, s->width / 2, s->stride_residual, ty, tx, tile);
         for (int c = 0; c < s->channels_out; c += LANES) {
-            Vector half_way[TILE][WINDOW], y[TILE][TILE];
-            for (int j = 0; j < WINDOW; j++) {
-                Vector column[WINDOW], out[TILE];
-                for (int i = 0; i < WINDOW; i++)
-                    column[i] = load(m + (i * WINDOW + j) * plane + (Index)t * s->channels_out + c);
-                to_outputs(column, out);
-                for (int i = 0; i < TILE; i++) half_way[i][j] = out[i];
-            }
-            for (int i = 0; i < TILE; i++) to_outputs(half_way[i], y[i]);
-            activate_tile(s, corner, c, y);
-            if (flags & HALVES_OUTPUT) {
-                store_halved(s, ty, tx, c, y);
-                continue;
-            }
-            if (doubles) add_doubled_residual(&at, c, y);
-            for (int i = 0; i < least(TILE, s->height - TILE * ty); i++)
-                for (int j = 0; j < least(TILE, s->width - TILE * tx); j++) {
-                    Index pixel = corner + (Index)i * s->width + j;
-                    if (s->residual && !doubles) y[i][j] += load(s->residual + pixel * s->stride_residual + c);
-                    store_channels(s, pixel, c, y[i][j], is_large);
-                }
+            Outputs y;
+            read_products(m, (Index)t * s->channels_out + c, plane, tile, y);
+            if (rows == tile && columns == tile)
+                finish_tile(s, ty, tx, c, &at, flags, tile, tile, tile, y);
+            else
+                finish_tile(s, ty, tx, c, &at, flags, tile, rows, columns, y);
         }
     }
 }
 
 static void scatter_tiles(const Step *s, int first, int tiles, const float *m, Index plane) {
-    if (s->flags & HALVES_OUTPUT)
-        scatter_tiles_as(s, first, tiles, m, plane, HALVES_OUTPUT);
-    else if (s->flags & DOUBLES_RESIDUAL)
-        scatter_tiles_as(s, first, tiles, m, plane, DOUBLES_RESIDUAL);
-    else
-        scatter_tiles_as(s, first, tiles, m, plane, 0);
+    switch (s->flags & (HALVES_OUTPUT | DOUBLES_RESIDUAL | LARGE_TILES)) {
+    case HALVES_OUTPUT: scatter_tiles_as(s, first, tiles, m, plane, HALVES_OUTPUT, 4); break;
+    case HALVES_OUTPUT | LARGE_TILES: scatter_tiles_as(s, first, tiles, m, plane, HALVES_OUTPUT, 6); break;
+    case DOUBLES_RESIDUAL: scatter_tiles_as(s, first, tiles, m, plane, DOUBLES_RESIDUAL, 4); break;
+    case DOUBLES_RESIDUAL | LARGE_TILES: scatter_tiles_as(s, first, tiles, m, plane, DOUBLES_RESIDUAL, 6); break;
+    case LARGE_TILES: scatter_tiles_as(s, first, tiles, m, plane, 0, 6); break;
+    default: scatter_tiles_as(s, first, tiles, m, plane, 0, 4);
+    }
 }
 
 /* Floats of one thread's memory for a block of tiles: values, then products. */
 static Index winograd_memory(const Step *s, int tiles) {
-    return PRODUCTS * ((Index)tiles * (s->channels_in + s->channels_out) + 3 * PADDING);
+    return products_of(tile_of(s)) * ((Index)tiles * (s->channels_in + s->channels_out) + 3 * PADDING);
 }
 
 static int tiles_in_block(const Step *s, Index memory, int threads) {
-    int tiles = count_tiles(s->height) * count_tiles(s->width);
+    int tiles = count_all_tiles(s);
     /* Weights are read once for a block: wide layers, whose weights fill the caches, take more tiles than fit there. */
     int most = FEWEST_TILES;
     while (winograd_memory(s, most + ROWS) <= memory) most += ROWS;
@@ -161,10 +182,9 @@ static int tiles_in_block(const Step *s, Index memory, int threads) {
 }
 
 static void run_winograd(const Step *s, int block, int tiles_each, float *memory, int half) {
-    int tiles = count_tiles(s->height) * count_tiles(s->width), first = block * tiles_each;
-    int count = least(tiles_each, tiles - first);
+    int first = block * tiles_each, count = least(tiles_each, count_all_tiles(s) - first);
     Index plane_v = (Index)tiles_each * s->channels_in + 2 * PADDING, plane_m = (Index)tiles_each * s->channels_out + PADDING;
-    float *m = memory + PRODUCTS * plane_v;
+    float *m = memory + products_of(tile_of(s)) * plane_v;
     gather_tiles(s, first, count, memory, plane_v, half);
     multiply_tiles(s, count, memory, plane_v, m, plane_m, half);
     scatter_tiles(s, first, count, m, plane_m);

@@ -61,7 +61,7 @@ class Library:
         self.run_program.argtypes = [pointer, integer, pointer, integer, pointer, index, integer]
         self.run_program.restype = None
         self.pack_winograd = self._library.pack_winograd
-        self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer]
+        self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer, integer]
         self.pack_winograd.restype = None
         self.scratch_size = self._library.scratch_size
         self.scratch_size.argtypes = [pointer, integer, index]

@@ -45,6 +45,7 @@ class Flag(IntFlag):
     ADDS_FIRST = 32
     FEEDS_NEXT = 64
     CLAMPS_INPUT = 128
+    LARGE_TILES = 256
 
 
 @dataclass(eq=False)

@@ -56,6 +56,7 @@ enum Flag {
     ADDS_FIRST = 32,       /* STEP_MATMUL: add the residual before the activation */
     FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: y is passed to the next, a separable step, in a chain */
     CLAMPS_INPUT = 128,    /* STEP_WINOGRAD: beyond its border x goes on as it ends, instead of zeros */
+    LARGE_TILES = 256,     /* STEP_WINOGRAD: tiles of 6 x 6 instead of 4 x 4; only in float */
 };
 
 typedef struct {

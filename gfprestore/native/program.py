@@ -11,10 +11,17 @@ from torch import Tensor
 
 from gfprestore.native.library import Library
 from gfprestore.native.operands import STRIDES, Array, Buffer, Epilogue, Features, Flag, Kind, Operand
-from gfprestore.native.running import TILED_PRODUCTS, Memory, Program, share
+from gfprestore.native.running import Memory, Program, share
 
 SMALLEST_TILED = 16
 """Side from which tiles pay: below it the transformed weights, four times as many, take longer to read."""
+
+SMALL_TILE, LARGE_TILE = 4, 6
+"""Outputs along a tile's side. Large tiles take a fifth less products, but 64 weights where small ones take 36, and an
+error that is too large for bfloat16."""
+
+SMALLEST_LARGE = 64
+"""Side from which large tiles pay: below it weights are read for few of them, and many reach beyond the border."""
 
 SPARE_PIXELS = 48
 """Pixels after the last that a block of a product may read: its results are dropped."""
@@ -30,13 +37,16 @@ class ProgramBuilder:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    kernels: dict[int, tuple[Tensor, Array]] = field(default_factory=dict)
-    """By a kernel's address: the kernel, which so keeps it, and the packed one."""
+    kernels: dict[tuple[int, int], tuple[Tensor, Array]] = field(default_factory=dict)
+    """By a kernel's address and the tile's side: the kernel, which so keeps it, and the packed one."""
 
     smallest_tiled: int = SMALLEST_TILED
     """Least side of what is convolved in tiles."""
 
-    _unpacked: list[tuple[Tensor, Array]] = field(default_factory=list)
+    smallest_large: int = SMALLEST_LARGE
+    """Least side of what is convolved in large tiles."""
+
+    _unpacked: list[tuple[Tensor, Array, int]] = field(default_factory=list)
 
     def buffer(self, size: int) -> Buffer:
         """Memory that the next step writes."""
@@ -96,8 +106,11 @@ class ProgramBuilder:
             assert not clamps
             return self._convolve_small(x, weight, after, style, bool(wider), halves)
         outputs, inputs = weight.shape[:2]
-        packed = self.pack(weight)
-        flags = (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves | Flag.CLAMPS_INPUT * clamps
+        is_large = not self.half and min(size) >= self.smallest_large
+        packed = self.pack(weight, LARGE_TILE if is_large else SMALL_TILE)
+        flags = (
+            (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves | Flag.CLAMPS_INPUT * clamps | Flag.LARGE_TILES * is_large
+        )
         if after.residual is not None and after.residual.height < size[0]:
             flags |= Flag.DOUBLES_RESIDUAL
         y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs)
@@ -105,15 +118,16 @@ class ProgramBuilder:
         self._convolution(Kind.WINOGRAD, x, y, packed, after, flags=int(flags), style=style, **shape)
         return y
 
-    def pack(self, weight: Tensor) -> Array:
+    def pack(self, weight: Tensor, tile: int) -> Array:
         """Room for a kernel [O I 3 3] in the form that tiles are multiplied with; every kernel is packed once."""
-        key = weight.data_ptr()
+        key = weight.data_ptr(), tile
         if key not in self.kernels:
             outputs, inputs = weight.shape[:2]
             whole = -(-outputs // self.library.panel) * self.library.panel
-            packed = np.empty(TILED_PRODUCTS * whole * inputs, np.uint16 if self.half else np.float32)
+            products = (tile + 2) ** 2
+            packed = np.empty(products * whole * inputs, np.uint16 if self.half else np.float32)
             self.kernels[key] = weight, packed
-            self._unpacked.append((weight, packed))
+            self._unpacked.append((weight, packed, tile))
         return self.kernels[key][1]
 
     def _convolve_small(
@@ -195,11 +209,11 @@ class ProgramBuilder:
     def pack_kernels(self, pool: ThreadPoolExecutor) -> None:
         """Fill the room that `pack` made."""
 
-        def fill(kernel: tuple[Tensor, Array]) -> None:
-            weight, packed = kernel
+        def fill(kernel: tuple[Tensor, Array, int]) -> None:
+            weight, packed, tile = kernel
             outputs, inputs = weight.shape[:2]
             source = weight.permute(2, 3, 1, 0).contiguous().numpy()  # [3 3 I O]
-            self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, int(self.half))
+            self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, tile, int(self.half))
 
         for _ in pool.map(fill, self._unpacked):
             pass

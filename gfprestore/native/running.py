@@ -15,9 +15,6 @@ from gfprestore.machine import usable_cores
 from gfprestore.native.library import Library, Step
 from gfprestore.native.operands import Array, Buffer, Features
 
-TILED_PRODUCTS = 36
-"""Products of one tile of 4x4 outputs."""
-
 BLOCK_MEMORY = 1 << 19
 """Bytes of a thread's block of tiles: half of what a core keeps near itself."""
 
