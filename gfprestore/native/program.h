@@ -20,6 +20,12 @@
 #define ROWS 6
 #endif
 
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
 #define PANEL (2 * LANES) /* output channels that one multiplication holds in registers */
 
 typedef int64_t Index; /* of a float in a buffer: `long` has 32 bits on Windows, and layers have more floats */
@@ -78,5 +84,37 @@ typedef struct {
     float slope;          /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
     float slope_between;  /* STEP_SEPARABLE: of the one before the product */
 } Step;
+
+/* An image to enlarge: its kernels are those of resample.h and `gfprestore/native/resampling.py` fills it in. Every
+   output has the first of the TAPS samples that it is a sum of, which may lie outside, and their weights. No two
+   neighbours' first samples are more than one apart. */
+typedef struct {
+    const void *x;                            /* height x width x channels */
+    void *y;                                  /* new_height x new_width x channels, without gaps */
+    Index stride;                             /* bytes from one row of x to the next */
+    const int32_t *first_rows, *first_columns; /* of every output row and column */
+    const float *row_weights, *column_weights; /* [TAPS] of every output row and column */
+    int32_t height, width, new_height, new_width;
+    int32_t channels; /* 1 or 3 */
+    int32_t bytes;    /* of a sample: 1 or 2 */
+} Enlargement;
+
+/* A square to warp out of an image: the pixel at (column, row) shows the image at
+   (to_x[0] * column + to_x[1] * row + to_x[2], to_y[0] * column + ...). */
+typedef struct {
+    const void *x; /* height x width x 3 */
+    void *y;       /* side x side x 3, without gaps */
+    float *quads;  /* the image in floats with a mirrored border, as `convert_rows` of warp.h leaves it */
+    Index stride;  /* bytes from one row of x to the next */
+    double to_x[3], to_y[3];
+    const float *powers; /* [POWERS][TAPS]: every tap's weight as a polynomial, see `find_weights` of warp.h */
+    int32_t height, width, side;
+    int32_t bytes; /* of a sample: 1 or 2 */
+} Warp;
+
+EXPORT Index enlarge_scratch(void);
+EXPORT void enlarge(const Enlargement *e, int first, int last, float *scratch);
+EXPORT void convert_rows(const Warp *w, int first, int last);
+EXPORT void warp_rows(const Warp *w, int first, int last);
 
 #endif
