@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -33,11 +33,21 @@ POWERS = 10
 BORDER = TAPS // 2
 """Pixels of mirrored border about an image to warp: BORDER of warp.h."""
 
+CACHE_LINE = 64
+"""Bytes that the processor reads at once."""
+
 PIXELS_OF_A_BAND = 1 << 16
 """Fewest pixels of a result that are worth a thread: a fifth of a millisecond of work."""
 
 
-class _Enlargement(ctypes.Structure):
+class _Task(ctypes.Structure):
+    """What the kernels are told, in addresses."""
+
+    arrays: tuple[NDArray[Any], ...]
+    """What lies at these: threads may still be at work on it when their caller has been interrupted."""
+
+
+class _Enlargement(_Task):
     """`Enlargement` of program.h, field for field."""
 
     _fields_ = (
@@ -48,7 +58,7 @@ class _Enlargement(ctypes.Structure):
     )
 
 
-class _Warp(ctypes.Structure):
+class _Warp(_Task):
     """`Warp` of program.h, field for field."""
 
     _fields_ = (
@@ -87,26 +97,10 @@ def enlarge_lanczos(library: Library, pixels: Pixels, size: tuple[int, int]) -> 
     if size[0] < width or size[1] < height:
         raise ValueError(f"{width} x {height} pixels cannot be enlarged to {size[0]} x {size[1]}")
     result = np.empty((size[1], size[0], *pixels.shape[2:]), pixels.dtype)
-    first_rows, row_weights = _lanczos_taps(size[1], height)
-    first_columns, column_weights = _lanczos_taps(size[0], width)
-    task = _Enlargement(
-        x=pixels.ctypes.data,
-        y=result.ctypes.data,
-        stride=pixels.strides[0],
-        first_rows=first_rows.ctypes.data,
-        first_columns=first_columns.ctypes.data,
-        row_weights=row_weights.ctypes.data,
-        column_weights=column_weights.ctypes.data,
-        height=height,
-        width=width,
-        new_height=size[1],
-        new_width=size[0],
-        channels=math.prod(pixels.shape[2:]),
-        bytes=pixels.itemsize,
-    )
+    task = _describe_enlargement(pixels, result)
 
     def enlarge_rows(first: int, last: int) -> None:
-        scratch = np.empty(library.enlarge_scratch, np.float32)
+        scratch = _aligned(library.enlarge_scratch)
         library.enlarge(ctypes.byref(task), first, last, scratch.ctypes.data)
 
     _in_bands(enlarge_rows, size[1], size[0])
@@ -133,12 +127,38 @@ def warp_lanczos(library: Library, pixels: Pixels, to_square: Transform, side: i
     pixels = _with_whole_rows(pixels, dimensions=(3,))
     if side < 1 or not np.isfinite(to_square).all():
         raise ValueError(f"no square of side {side} can be warped by {to_square.tolist()}")
-    height, width = pixels.shape[:2]
     result = np.empty((side, side, 3), pixels.dtype)
-    padded = height + 2 * BORDER, width + 2 * BORDER
-    quads = np.empty((*padded, 4), np.float32)
+    quads = np.empty((pixels.shape[0] + 2 * BORDER, pixels.shape[1] + 2 * BORDER, 4), np.float32)
+    task = _describe_warp(pixels, result, quads, invert(to_square))
+    _in_bands(lambda first, last: library.convert_rows(ctypes.byref(task), first, last), *quads.shape[:2])
+    _in_bands(lambda first, last: library.warp_rows(ctypes.byref(task), first, last), side, side)
+    return result
+
+
+def _describe_enlargement(pixels: Pixels, result: Pixels) -> _Enlargement:
+    first_rows, row_weights = _lanczos_taps(result.shape[0], pixels.shape[0])
+    first_columns, column_weights = _lanczos_taps(result.shape[1], pixels.shape[1])
+    task = _Enlargement(
+        x=pixels.ctypes.data,
+        y=result.ctypes.data,
+        stride=pixels.strides[0],
+        first_rows=first_rows.ctypes.data,
+        first_columns=first_columns.ctypes.data,
+        row_weights=row_weights.ctypes.data,
+        column_weights=column_weights.ctypes.data,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        new_height=result.shape[0],
+        new_width=result.shape[1],
+        channels=math.prod(pixels.shape[2:]),
+        bytes=pixels.itemsize,
+    )
+    task.arrays = (pixels, result, first_rows, first_columns, row_weights, column_weights)
+    return task
+
+
+def _describe_warp(pixels: Pixels, result: Pixels, quads: NDArray[np.float32], to_image: Transform) -> _Warp:
     powers = _lanczos_polynomials()
-    to_image = invert(to_square)
     task = _Warp(
         x=pixels.ctypes.data,
         y=result.ctypes.data,
@@ -147,14 +167,13 @@ def warp_lanczos(library: Library, pixels: Pixels, to_square: Transform, side: i
         to_x=tuple(to_image[0]),
         to_y=tuple(to_image[1]),
         powers=powers.ctypes.data,
-        height=height,
-        width=width,
-        side=side,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        side=result.shape[0],
         bytes=pixels.itemsize,
     )
-    _in_bands(lambda first, last: library.convert_rows(ctypes.byref(task), first, last), *padded)
-    _in_bands(lambda first, last: library.warp_rows(ctypes.byref(task), first, last), side, side)
-    return result
+    task.arrays = (pixels, result, quads, powers)
+    return task
 
 
 def _with_whole_rows(pixels: Pixels, dimensions: tuple[int, ...]) -> Pixels:
@@ -162,10 +181,7 @@ def _with_whole_rows(pixels: Pixels, dimensions: tuple[int, ...]) -> Pixels:
     is_image = pixels.ndim in dimensions and pixels.shape[2:] in ((), (3,)) and pixels.size > 0
     if not is_image or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{pixels.dtype} of shape {pixels.shape} is not an image that the kernels know")
-    row = pixels[0]
-    if not row.flags.c_contiguous or not pixels.dtype.isnative:
-        return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    return pixels
+    return pixels if pixels[0].flags.c_contiguous else cast(Pixels, np.ascontiguousarray(pixels))
 
 
 def _lanczos(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -202,6 +218,13 @@ def _lanczos_polynomials() -> NDArray[np.float32]:
     nodes = np.polynomial.chebyshev.chebpts1(POWERS) / 2
     powers = np.vander(nodes, increasing=True)
     return np.ascontiguousarray(np.linalg.solve(powers, _weights_at(nodes + 0.5)), np.float32)
+
+
+def _aligned(size: int) -> NDArray[np.float32]:
+    """Memory for `size` floats that begins at a cache line, which makes vectors of it faster to read."""
+    memory = np.empty(size + CACHE_LINE // 4, np.float32)
+    start = -memory.ctypes.data % CACHE_LINE // 4
+    return memory[start : start + size]
 
 
 def _in_bands(work: Callable[[int, int], None], rows: int, columns: int) -> None:
