@@ -14,7 +14,8 @@ from gfprestore.native import resampling
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
 from gfprestore.native.resampling import enlarge_lanczos, warp_lanczos
 
-PRESENT = [Library(FOLDER / f"{kind}{SUFFIX}") for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
+NAMES = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
+PRESENT = [Library(FOLDER / f"{kind}{SUFFIX}") for kind in NAMES]
 DTYPES = (np.uint8, np.uint16)
 LEVELS = {np.uint8: 0.501, np.uint16: 0.53}
 """Largest difference from float64: half a level of rounding, and what float sums of 64 products lose."""
@@ -54,25 +55,25 @@ def slow_warp(pixels: np.ndarray, to_square: Transform, side: int) -> np.ndarray
     return np.clip(found, 0, np.iinfo(pixels.dtype).max).reshape(side, side, 3)
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [(), (3,)])
-@pytest.mark.parametrize("width", range(1, 41))
-def test_every_width_equals_the_slow_twin(library: Library, dtype: type, channels: tuple[int, ...], width: int) -> None:
-    pixels = noise((1 + width % 7, width, *channels), dtype)
-    size = 2 * width + width % 3, 9
-    found = enlarge_lanczos(library, pixels, size)
-    assert found.shape == (9, size[0], *channels)
-    assert found.dtype == dtype
-    assert np.abs(found - slow_resize(pixels, size)).max() <= LEVELS[dtype]
+def test_every_width_equals_the_slow_twin(library: Library, dtype: type, channels: tuple[int, ...]) -> None:
+    for width in range(1, 41):
+        pixels = noise((1 + width % 7, width, *channels), dtype, seed=width)
+        size = 2 * width + width % 3, 9
+        found = enlarge_lanczos(library, pixels, size)
+        assert found.shape == (9, size[0], *channels)
+        assert found.dtype == dtype
+        assert np.abs(found - slow_resize(pixels, size)).max() <= LEVELS[dtype]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 @given(
     library=libraries,
     dtype=dtypes,
-    old=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    ratios=st.tuples(st.floats(1, 9), st.floats(1, 9)),
+    old=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    ratios=st.tuples(st.floats(1, 5), st.floats(1, 5)),
     channels=st.sampled_from([(), (3,)]),
     seed=seeds,
 )
@@ -91,15 +92,15 @@ def test_any_enlargement_equals_the_slow_twin(
     assert np.abs(found - slow_resize(pixels, size)).max() <= LEVELS[dtype]
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
-@pytest.mark.parametrize("size", [(1, 1), (256, 33), (257, 33), (511, 32), (768, 40), (769, 16), (1600, 17)])
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
+@pytest.mark.parametrize("size", [(1, 1), (256, 33), (257, 33), (511, 32), (769, 16), (1600, 9)])
 def test_strips_meet_without_a_seam(library: Library, size: tuple[int, int]) -> None:
     for channels in ((), (3,)):
         pixels = noise((-(-size[1] // 2), -(-size[0] // 3), *channels), np.uint8)
         assert np.abs(enlarge_lanczos(library, pixels, size) - slow_resize(pixels, size)).max() <= LEVELS[np.uint8]
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_axis_that_keeps_its_size_is_left(library: Library, dtype: type) -> None:
     pixels = noise((21, 34, 3), dtype)
@@ -139,7 +140,7 @@ def test_any_warp_equals_the_slow_twin(
     assert np.abs(found - slow_warp(pixels, to_square, side)).max() <= LEVELS[dtype]
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 @pytest.mark.parametrize("shift", [0.0, -40.0, 1e5, -3e12, 1e300])
 def test_positions_far_outside_are_mirrored_and_need_no_memory(library: Library, shift: float) -> None:
     pixels = noise((3, 5, 3), np.uint8)
@@ -151,7 +152,7 @@ def test_positions_far_outside_are_mirrored_and_need_no_memory(library: Library,
         np.testing.assert_array_equal(found, pixels[y[:, None], x])
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 def test_a_transform_that_makes_positions_infinite_reads_nothing_else(library: Library) -> None:
     squeezed = np.array([[1e-300, 0.0, 1e300], [0.0, 1e-300, 0.0]])
     with np.errstate(over="ignore"):
@@ -159,7 +160,7 @@ def test_a_transform_that_makes_positions_infinite_reads_nothing_else(library: L
     assert (found == 7).all()
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 def test_results_are_the_same_whatever_the_number_of_threads(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resampling, "PIXELS_OF_A_BAND", 1)
     photo, plane = noise((33, 41, 3), np.uint8), noise((33, 41), np.uint16)
@@ -176,7 +177,7 @@ def test_results_are_the_same_whatever_the_number_of_threads(library: Library, m
             np.testing.assert_array_equal(found, same)
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 def test_a_failure_in_a_thread_is_told(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resampling, "PIXELS_OF_A_BAND", 1)
     monkeypatch.setattr(resampling.cv2, "getNumThreads", lambda: 2)
@@ -207,7 +208,7 @@ def test_equal_channels_stay_equal_and_are_their_plane(library: Library, dtype: 
     np.testing.assert_array_equal(enlarged[..., 0], enlarge_lanczos(library, plane, size))
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_views_are_read_where_they_lie(library: Library, dtype: type) -> None:
     photo = noise((40, 50, 3), dtype)
@@ -232,7 +233,7 @@ def test_views_are_read_where_they_lie(library: Library, dtype: type) -> None:
         )
 
 
-@pytest.mark.parametrize("library", PRESENT, ids=str)
+@pytest.mark.parametrize("library", PRESENT, ids=NAMES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_agrees_with_opencv_as_far_as_that_is_exact(library: Library, dtype: type) -> None:
     smooth = cv2.GaussianBlur(np.random.default_rng(0).random((60, 80, 3)), (0, 0), 2)
