@@ -37,7 +37,7 @@ CACHE_LINE = 64
 """Bytes that the processor reads at once."""
 
 PIXELS_OF_A_BAND = 1 << 16
-"""Fewest pixels of a result that are worth a thread: a fifth of a millisecond of work."""
+"""Fewest pixels of a result that are worth a thread: a tenth of a millisecond of work or more."""
 
 
 class _Task(ctypes.Structure):
