@@ -1,8 +1,8 @@
 /* Enlarging of images with a kernel of TAPS samples along each axis.
 
-   Rows are filtered across first, as many at once as fit into a vector, into a ring of rows, and the ring down, into the
-   result: so every row of the image is converted and filtered across once, and memory does not grow with the image. An
-   image is done in strips of columns that are narrow enough for their ring to stay in the caches. */
+   Rows are filtered across first, as many at once as a vector holds, into a ring of rows, and the ring down, into the
+   result: so every row of the image is converted and filtered across once, and memory does not grow with the image. It
+   is done in strips of columns that are narrow enough for their ring to stay in the caches. */
 
 #ifndef GFPRESTORE_ENLARGE_H
 #define GFPRESTORE_ENLARGE_H

@@ -1,8 +1,9 @@
-/* One step of a network for the processor, and the vectors it is computed in.
+/* What the kernels are called with, one step of a network for the processor or an image to resample, and the vectors
+   that they compute in.
 
    Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, those that
    STEP_WINOGRAD gives of PANEL, and every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
-   and `library.py` repeats their layout in ctypes. */
+   and `library.py` repeats their layout in ctypes; `resampling.py` does both for images. */
 
 #ifndef GFPRESTORE_PROGRAM_H
 #define GFPRESTORE_PROGRAM_H
@@ -85,15 +86,18 @@ typedef struct {
     float slope_between;  /* STEP_SEPARABLE: of the one before the product */
 } Step;
 
-/* An image to enlarge: its kernels are those of resample.h and `gfprestore/native/resampling.py` fills it in. Every
-   output has the first of the TAPS samples that it is a sum of, which may lie outside, and their weights. No two
-   neighbours' first samples are more than one apart. */
+#define TAPS 8            /* samples that one output is a sum of, along each axis */
+#define BORDER (TAPS / 2) /* pixels of mirrored border about an image to warp */
+#define POWERS 10         /* coefficients of the polynomials that are a warp's weights */
+
+/* An image to enlarge. No two neighbours' first samples are more than one apart, and they may lie outside: beyond the
+   edges their pixels go on. */
 typedef struct {
-    const void *x;                            /* height x width x channels */
-    void *y;                                  /* new_height x new_width x channels, without gaps */
-    Index stride;                             /* bytes from one row of x to the next */
-    const int32_t *first_rows, *first_columns; /* of every output row and column */
-    const float *row_weights, *column_weights; /* [TAPS] of every output row and column */
+    const void *x; /* height x width x channels */
+    void *y;       /* new_height x new_width x channels, without gaps */
+    Index stride;  /* bytes from one row of x to the next */
+    const int32_t *first_rows, *first_columns; /* the first of the samples that every output row and column is a sum of */
+    const float *row_weights, *column_weights; /* [TAPS] of each */
     int32_t height, width, new_height, new_width;
     int32_t channels; /* 1 or 3 */
     int32_t bytes;    /* of a sample: 1 or 2 */

@@ -5,7 +5,6 @@
 
 #include "vectors.h"
 
-#define TAPS 8 /* samples that one output is a sum of, along each axis */
 #define QUAD 4 /* floats that a pixel takes: red, green, blue and one that counts for nothing */
 
 typedef float Quad __attribute__((vector_size(4 * QUAD)));

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from gfprestore.native.library import Library
 
 TAPS = 8
-"""Samples that one output is a sum of, along each axis: TAPS of resample.h."""
+"""Samples that one output is a sum of, along each axis: TAPS of program.h."""
 
 POWERS = 10
-"""Coefficients of the polynomials that are a warp's weights: POWERS of warp.h."""
+"""Coefficients of the polynomials that are a warp's weights: POWERS of program.h."""
 
 BORDER = TAPS // 2
-"""Pixels of mirrored border about an image to warp: BORDER of warp.h."""
+"""Pixels of mirrored border about an image to warp: BORDER of program.h."""
 
 CACHE_LINE = 64
 """Bytes that the processor reads at once."""

@@ -1,9 +1,8 @@
 /* Warping of images with a kernel of TAPS x TAPS pixels.
 
-   The image is converted first, to floats with a border, so that the sums ask nothing. The border holds what lies as far
-   beyond the edge as the kernel reaches, mirrored about the edge's pixel. A position that lies further out is mirrored
-   itself: the kernel is symmetric, so what it finds in a mirrored image is mirrored as well, and the border need never
-   be wider. */
+   The image is converted first, to floats with a border, so that the sums ask nothing. The border is as wide as the
+   kernel reaches, mirrored about the edge's pixel. A position that lies further out is mirrored itself: the kernel is
+   symmetric, so what it finds in a mirrored image is mirrored as well, and the border need never be wider. */
 
 #ifndef GFPRESTORE_WARP_H
 #define GFPRESTORE_WARP_H
@@ -12,12 +11,14 @@
 
 #include "resample.h"
 
-#define BORDER (TAPS / 2)
-#define POWERS 10 /* coefficients of the polynomials that are the weights */
 #define CHUNK 64  /* pixels whose weights are found before their sums */
 
-typedef float Weights __attribute__((vector_size(4 * TAPS)));
-typedef float WeightsInMemory __attribute__((vector_size(4 * TAPS), aligned(4), may_alias));
+/* As many weights as a vector holds: compilers take wider ones than the processor has apart, float by float. */
+#define TOGETHER (LANES < TAPS ? LANES : TAPS)
+typedef float Weights __attribute__((vector_size(4 * TOGETHER)));
+typedef float WeightsInMemory __attribute__((vector_size(4 * TOGETHER), aligned(4), may_alias));
+
+static inline Weights load_weights(const float *x) { return *(const WeightsInMemory *)x; }
 
 /* Where the pixels of a chunk lie in the image, and their weights. */
 typedef struct {
@@ -58,9 +59,11 @@ EXPORT void convert_rows(const Warp *w, int first, int last) {
    distance from half way between them, which keeps the powers small. */
 static inline void find_weights(const float *powers, double fraction, float *weights) {
     float at = (float)(fraction - 0.5);
-    Weights sum = *(const WeightsInMemory *)(powers + (POWERS - 1) * TAPS);
-    for (int k = POWERS - 2; k >= 0; k--) sum = sum * at + *(const WeightsInMemory *)(powers + k * TAPS);
-    *(WeightsInMemory *)weights = sum;
+    for (int i = 0; i < TAPS; i += TOGETHER) {
+        Weights sum = load_weights(powers + (POWERS - 1) * TAPS + i);
+        for (int k = POWERS - 2; k >= 0; k--) sum = sum * at + load_weights(powers + k * TAPS + i);
+        *(WeightsInMemory *)(weights + i) = sum;
+    }
 }
 
 /* Find where the pixels from (column, row) on lie. */
