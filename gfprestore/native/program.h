@@ -96,7 +96,7 @@ typedef struct {
     const void *x; /* height x width x channels */
     void *y;       /* new_height x new_width x channels, without gaps */
     Index stride;  /* bytes from one row of x to the next */
-    const int32_t *first_rows, *first_columns; /* the first of the samples that every output row and column is a sum of */
+    const int32_t *first_rows, *first_columns; /* the first sample that every output row and column is a sum of */
     const float *row_weights, *column_weights; /* [TAPS] of each */
     int32_t height, width, new_height, new_width;
     int32_t channels; /* 1 or 3 */
