@@ -66,6 +66,15 @@ class Library:
         self.scratch_size = self._library.scratch_size
         self.scratch_size.argtypes = [pointer, integer, index]
         self.scratch_size.restype = index
+        self.enlarge = self._library.enlarge
+        self.enlarge.argtypes = [pointer, integer, integer, pointer]
+        self.enlarge.restype = None
+        self._library.enlarge_scratch.restype = index
+        self.enlarge_scratch: int = self._library.enlarge_scratch()
+        self.convert_rows, self.warp_rows = self._library.convert_rows, self._library.warp_rows
+        for function in (self.convert_rows, self.warp_rows):
+            function.argtypes = [pointer, integer, integer]
+            function.restype = None
         self.panel: int = self._library.panel_width()
         """Channels that a product holds in registers: two vectors."""
         self.lanes = self.panel // 2

@@ -7,8 +7,10 @@
 
 #include "blocks.h"
 #include "convolve.h"
+#include "enlarge.h"
 #include "separable.h"
 #include "steps.h"
+#include "warp.h"
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -18,12 +20,6 @@
 #elif defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
 #define YIELD() sched_yield()
-#endif
-
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
 #endif
 
 #define SPINS 2000 /* looks at a counter before the processor is offered to others */

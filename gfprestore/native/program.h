@@ -1,8 +1,9 @@
-/* One step of a network for the processor, and the vectors it is computed in.
+/* What the kernels are called with, one step of a network for the processor or an image to resample, and the vectors
+   that they compute in.
 
-   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, and
-   every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
-   and `library.py` repeats their layout in ctypes. */
+   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, and every
+   buffer begins at a cache line. `gfprestore/native/program.py` writes the steps and `library.py` repeats their layout in
+   ctypes; `resampling.py` does both for images. */
 
 #ifndef GFPRESTORE_PROGRAM_H
 #define GFPRESTORE_PROGRAM_H
@@ -18,6 +19,12 @@
 #else
 #define LANES 4
 #define ROWS 6
+#endif
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
 #endif
 
 #define PANEL (2 * LANES) /* output channels that one multiplication holds in registers */
@@ -84,5 +91,40 @@ typedef struct {
     float slope;          /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
     float slope_between;  /* STEP_SEPARABLE: of the one before the product */
 } Step;
+
+#define TAPS 8            /* samples that one output is a sum of, along each axis */
+#define BORDER (TAPS / 2) /* pixels of mirrored border about an image to warp */
+#define POWERS 10         /* coefficients of the polynomials that are a warp's weights */
+
+/* An image to enlarge. No two neighbours' first samples are more than one apart, and they may lie outside: beyond the
+   edges their pixels go on. */
+typedef struct {
+    const void *x; /* height x width x channels */
+    void *y;       /* new_height x new_width x channels, without gaps */
+    Index stride;  /* bytes from one row of x to the next */
+    const int32_t *first_rows, *first_columns; /* the first sample that every output row and column is a sum of */
+    const float *row_weights, *column_weights; /* [TAPS] of each */
+    int32_t height, width, new_height, new_width;
+    int32_t channels; /* 1 or 3 */
+    int32_t bytes;    /* of a sample: 1 or 2 */
+} Enlargement;
+
+/* A square to warp out of an image: the pixel at (column, row) shows the image at
+   (to_x[0] * column + to_x[1] * row + to_x[2], to_y[0] * column + ...). */
+typedef struct {
+    const void *x; /* height x width x 3 */
+    void *y;       /* side x side x 3, without gaps */
+    float *quads;  /* the image in floats with a mirrored border, as `convert_rows` of warp.h leaves it */
+    Index stride;  /* bytes from one row of x to the next */
+    double to_x[3], to_y[3];
+    const float *powers; /* [POWERS][TAPS]: every tap's weight as a polynomial, see `find_weights` of warp.h */
+    int32_t height, width, side;
+    int32_t bytes; /* of a sample: 1 or 2 */
+} Warp;
+
+EXPORT Index enlarge_scratch(void);
+EXPORT void enlarge(const Enlargement *e, int first, int last, float *scratch);
+EXPORT void convert_rows(const Warp *w, int first, int last);
+EXPORT void warp_rows(const Warp *w, int first, int last);
 
 #endif
