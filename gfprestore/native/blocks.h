@@ -6,14 +6,8 @@
 #define GFPRESTORE_BLOCKS_H
 
 #include "products.h"
+#include "quads.h"
 #include "steps.h"
-
-typedef float Quad __attribute__((vector_size(16)));
-typedef float QuadInMemory __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t QuadBits __attribute__((vector_size(16)));
-
-static inline Quad load_quad(const float *x) { return *(const QuadInMemory *)x; }
-static inline void store_quad(float *y, Quad value) { *(QuadInMemory *)y = value; }
 
 static inline Quad leaky_quad(Quad value, float slope) {
     QuadBits above = value > 0;

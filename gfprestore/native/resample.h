@@ -3,15 +3,8 @@
 #ifndef GFPRESTORE_RESAMPLE_H
 #define GFPRESTORE_RESAMPLE_H
 
+#include "quads.h"
 #include "vectors.h"
-
-#define QUAD 4 /* floats that a pixel takes: red, green, blue and one that counts for nothing */
-
-typedef float Quad __attribute__((vector_size(4 * QUAD)));
-typedef float QuadInMemory __attribute__((vector_size(4 * QUAD), aligned(4), may_alias));
-
-static inline Quad load_quad(const float *x) { return *(const QuadInMemory *)x; }
-static inline void store_quad(float *y, Quad value) { *(QuadInMemory *)y = value; }
 
 /* Four samples in a row as floats. */
 static inline Quad load_samples(const uint8_t *x, int bytes) {
