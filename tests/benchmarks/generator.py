@@ -1,10 +1,11 @@
 """Time the full-width generator beside the official code's form of it and onnxruntime, in one run.
 
-    python tests/benchmarks/generator.py [--rounds 5] [--threads 2]
+    python tests/benchmarks/generator.py [--rounds 5] [--threads 2] [--weights FILE]
 
 Needs the package itself; `pip install onnx onnxruntime` adds the onnxruntime row. All rows run the same random weights
 on the same face, one after the other in every round, so that other work on the machine slows them alike: read the
-ratios. `CPU s` is processor time over all threads, which waiting for the processor does not change.
+ratios. `CPU s` is processor time over all threads, which waiting for the processor does not change. With `--weights`
+those weights are run, and compared with this package's own network in torch: the official code knows no other widths.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 from gfprestore.engine import build_engine, resolve_precision
 from gfprestore.native.engine import build_native_engine
 from gfprestore.nn.checkpoint import load_gfpgan
+from gfprestore.weights import read_state_dict
 
 SIZE = 512
 
@@ -67,6 +70,27 @@ def random_official() -> nn.Module:
         if parameter.squeeze().ndim <= 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
     return OfficialForm(network).eval()
+
+
+def rows_of(state: dict[str, Tensor], face: NDArray[Any]) -> list[Row]:
+    """Every way in which this package runs the weights on the processor."""
+    rows = [
+        Row("gfprestore, torch fp32", lambda: run_engine(state, "fp32", prefer_openvino=False)),
+        Row("gfprestore, OpenVINO fp32", lambda: run_engine(state, "fp32")),
+        Row("gfprestore, own kernels fp32", lambda: run_native(state, "fp32", face)),
+    ]
+    if resolve_precision("auto", "cpu") == "bf16":
+        rows.append(Row("gfprestore, OpenVINO bf16", lambda: run_engine(state, "bf16")))
+        rows.append(Row("gfprestore, own kernels bf16", lambda: run_native(state, "bf16", face)))
+    return rows
+
+
+def official_rows(official: nn.Module, face: NDArray[Any], threads: int) -> list[Row]:
+    """The official form with torch, and with onnxruntime where that is installed."""
+    rows = [Row("official form, torch fp32", lambda: run_torch(official))]
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+        rows.append(Row("official form, onnxruntime fp32", lambda: run_onnxruntime(official, face, threads)))
+    return rows
 
 
 def run_torch(network: nn.Module) -> Run:
@@ -122,23 +146,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="measured runs of every row")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch and onnxruntime")
+    parser.add_argument("--weights", type=Path, help="a GFP-GAN's instead of the full width's random ones")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, SIZE, SIZE))
     face = (pixels / 127.5 - 1).astype(np.float32)
-    official = random_official()
-    state = {key.removeprefix("network."): tensor for key, tensor in official.state_dict().items()}
-    rows = [
-        Row("official form, torch fp32", lambda: run_torch(official)),
-        Row("gfprestore, torch fp32", lambda: run_engine(state, "fp32", prefer_openvino=False)),
-        Row("gfprestore, OpenVINO fp32", lambda: run_engine(state, "fp32")),
-        Row("gfprestore, own kernels fp32", lambda: run_native(state, "fp32", face)),
-    ]
-    if resolve_precision("auto", "cpu") == "bf16":
-        rows.append(Row("gfprestore, OpenVINO bf16", lambda: run_engine(state, "bf16")))
-        rows.append(Row("gfprestore, own kernels bf16", lambda: run_native(state, "bf16", face)))
-    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
-        rows.append(Row("official form, onnxruntime fp32", lambda: run_onnxruntime(official, face, arguments.threads)))
+    if arguments.weights is not None:
+        rows = rows_of(read_state_dict(arguments.weights), face)
+    else:
+        official = random_official()
+        state = {key.removeprefix("network."): tensor for key, tensor in official.state_dict().items()}
+        rows = [*official_rows(official, face, arguments.threads), *rows_of(state, face)]
     for row in rows:
         start = time.perf_counter()
         row.run = row.build()
