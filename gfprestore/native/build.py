@@ -24,9 +24,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent
 COMPILED = FOLDER / "compiled"
-HEADERS = ("convolve.h", "multiply.h", "products.h", "separable.h", "steps.h", "vectors.h", "winograd.h")
+HEADERS = ("convolve.h", "multiply.h", "paste.h", "products.h", "separable.h", "steps.h", "vectors.h", "winograd.h")
 SOURCES = ("program.c", "program.h", *HEADERS)
-INTERFACE_FILES = ("program.c", "program.h")  # as library.py has them, which this script cannot import: it needs torch
+INTERFACE_FILES = (
+    "program.c",
+    "program.h",
+    "paste.h",
+)  # as library.py has them, which this script cannot import: it needs torch
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 OPTIMISE = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared")

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "compiled"
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 """What shared libraries are called here."""
 
-INTERFACE_FILES = ("program.c", "program.h")
+INTERFACE_FILES = ("program.c", "program.h", "paste.h")
 """The sources that say how the kernels are called."""
 
 
@@ -66,6 +66,9 @@ class Library:
         self.scratch_size = self._library.scratch_size
         self.scratch_size.argtypes = [pointer, integer, index]
         self.scratch_size.restype = index
+        self.paste_face = self._library.paste_face
+        self.paste_face.argtypes = [pointer]
+        self.paste_face.restype = None
         self.panel: int = self._library.panel_width()
         self.has_half = bool(self._library.has_half())
 

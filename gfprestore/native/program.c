@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "convolve.h"
+#include "paste.h"
 #include "separable.h"
 #include "steps.h"
 
@@ -17,12 +18,6 @@
 #elif defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
 #define YIELD() sched_yield()
-#endif
-
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
 #endif
 
 #define SPINS 2000 /* looks at a counter before the processor is offered to others */

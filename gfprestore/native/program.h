@@ -20,6 +20,12 @@
 #define ROWS 6
 #endif
 
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
 #define PANEL (2 * LANES) /* output channels that one multiplication holds in registers */
 
 typedef int64_t Index; /* of a float in a buffer: `long` has 32 bits on Windows, and layers have more floats */
