@@ -31,7 +31,6 @@ typedef struct {
     Index canvas_line, base_line, change_line, original_line, mask_line; /* bytes from one row to the next */
     int32_t height, width, face_height, face_width;
     int32_t is_wide;       /* uint16 */
-    int32_t ends;          /* the mask is zero along its border, and so beyond it */
 } Paste;
 
 typedef float Pixel __attribute__((vector_size(4 * PIXEL)));
@@ -90,6 +89,12 @@ static inline Pixel add_taps(const Vector *taps) {
 #if defined(__AVX2__)
     return (Pixel)(_mm256_castps256_ps128(pairs) + _mm256_extractf128_ps(pairs, 1));
 #endif
+}
+
+/* Whether the mask is above zero under any of the four taps that count of it. */
+static inline int has_weight(const float *from, Index line) {
+    const float *mask = from + line + PIXEL + 3;
+    return mask[0] + mask[PIXEL] + mask[line] + mask[line + PIXEL] != 0;
 }
 
 /* Change and weight at a position; `from` is the first of its taps, `line` the floats from one row to the next, and
@@ -201,15 +206,22 @@ typedef struct {
     float change[COLOURS + 1], weight[COLOURS + 1]; /* a pixel is stored as four, of which the next overwrites one */
 } Changes;
 
-static inline void read_changes(const Paste *p, const Places *places, const float *room, int count, Changes *changes) {
+/* Returns whether any has weight: a quarter to a half of a face's box has none. */
+static inline int read_changes(const Paste *p, const Places *places, const float *room, int count, Changes *changes) {
     Index line = (Index)(p->face_width + PADS) * PIXEL;
+    int any = 0;
     for (int i = 0; i < count; i++) {
-        const int32_t *first = places->first + 2 * i;
-        Pixel pixel = read_face(p->face + first[1] * line + PIXEL * first[0], line, places->fraction + 2 * i);
+        const float *from = p->face + places->first[2 * i + 1] * line + PIXEL * places->first[2 * i];
+        Pixel pixel = {0};
+        if (has_weight(from, line)) {
+            pixel = read_face(from, line, places->fraction + 2 * i);
+            any = 1;
+        }
         float weight = room ? pixel[3] * room[i] : pixel[3];
         *(PixelInMemory *)(changes->change + 3 * i) = pixel;
         *(PixelInMemory *)(changes->weight + 3 * i) = (Pixel){0} + weight;
     }
+    return any;
 }
 
 /* Move colours of the canvas towards the base with its change in full, by the weight. */
@@ -234,7 +246,7 @@ static void paste_pixels(const Paste *p, const Places *places, int row, int colu
     char *canvas = (char *)p->canvas + row * p->canvas_line + (Index)column * size;
     const char *base = (const char *)p->base + row * p->base_line + (Index)column * size;
     const float *tone = p->tone ? p->tone + 3 * at : NULL;
-    read_changes(p, places, p->room ? p->room + at : NULL, count, &changes);
+    if (!read_changes(p, places, p->room ? p->room + at : NULL, count, &changes)) return;
     if (count == PASTED) {
         blend_colours(canvas, base, tone, &changes, p->is_wide);
         return;
@@ -249,19 +261,12 @@ static void paste_pixels(const Paste *p, const Places *places, int row, int colu
     memcpy(canvas, some_canvas, (size_t)(count * size));
 }
 
-/* Whether all positions of a block lie beyond one border of the mask, or on it. */
-static inline int misses(double start, double step, int last) {
-    double end = start + (PASTED - 1) * step;
-    return (start <= 0 && end <= 0) || (start >= last && end >= last);
-}
-
 EXPORT void paste_face(const Paste *p) {
     const double *m = p->to_face;
     lay_out_face(p);
     for (int row = 0; row < p->height; row++)
         for (int column = 0; column < p->width; column += PASTED) {
             double x = m[0] * column + m[1] * row + m[2], y = m[3] * column + m[4] * row + m[5];
-            if (p->ends && (misses(x, m[0], p->face_width - 1) || misses(y, m[3], p->face_height - 1))) continue;
             Places places;
             find_places(p, x, y, &places);
             paste_pixels(p, &places, row, column, least(PASTED, p->width - column));

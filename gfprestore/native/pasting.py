@@ -34,7 +34,7 @@ class _Paste(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("change", "original", "mask", "face")),
         ("to_face", ctypes.c_double * 6),
         *((f"{name}_line", ctypes.c_int64) for name in ("canvas", "base", "change", "original", "mask")),
-        *((name, ctypes.c_int32) for name in ("height", "width", "face_height", "face_width", "is_wide", "ends")),
+        *((name, ctypes.c_int32) for name in ("height", "width", "face_height", "face_width", "is_wide")),
     )
 
 
@@ -126,7 +126,6 @@ def _face_task(
     task.mask, task.mask_line = _address(mask, (height, width), np.float32), mask.strides[0]
     if original is not None:
         task.original, task.original_line = _address(original, (height, width, 3), dtype), original.strides[0]
-    task.ends = not any(line.any() for line in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
     return task
 
 
