@@ -33,9 +33,10 @@ from gfprestore.upscaling_layers import finish_in_fp32, values_per_pixel
 
 logger = logging.getLogger(__name__)
 
-# Tiles begin at multiples of this: Winograd's products are made in squares of 4x4, of 8x8 pixels in x2plus, and rounded
-# there; in bf16 a square that is cut otherwise brings tiles 3 to 5 dB farther apart (measured).
-_ALIGNMENT = 8
+# Tiles begin at multiples of this: Winograd's products are made in squares of 6x6, in bf16 of 4x4, which are twice as
+# large in x2plus, and rounded there; in bf16 a square that is cut otherwise brings tiles 3 to 5 dB farther apart
+# (measured).
+_ALIGNMENT = 24
 
 # Twice what tiles of x4plus share: smaller ones would draw every pixel more than four times.
 _SMALLEST_TILE = 256

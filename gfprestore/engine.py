@@ -23,6 +23,7 @@ from torch import nn
 
 from gfprestore.errors import DeviceError
 from gfprestore.machine import cores_are_shared_out, usable_cores
+from gfprestore.native.library import load_library
 from gfprestore.outofmemory import empty_cache, is_out_of_memory, out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,11 @@ def _has_openvino() -> bool:
 
 
 def _processor_has_bf16() -> bool:
-    # torch's own bf16 convolutions are slower than its fp32 ones on the processor, so only OpenVINO's count.
+    # Our own kernels know without OpenVINO, whose import takes longer than what they need to start. torch's own bf16
+    # convolutions are slower than its fp32 ones on the processor, so they do not count.
+    library = load_library()
+    if library is not None and library.is_for_x86:
+        return library.has_half
     if not _has_openvino():
         return False
     from gfprestore.openvino_engine import shared_core

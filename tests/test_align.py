@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform
 
+from gfprestore import align
 from gfprestore.align import (
     FACE_TEMPLATE,
     align_face,
@@ -21,8 +22,16 @@ from gfprestore.align import (
 )
 from gfprestore.geometry import invert, map_points, scaling
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata
+from gfprestore.resize import resize_photo
 
 landmark_noise = st.lists(st.tuples(st.floats(-20, 20), st.floats(-20, 20)), min_size=5, max_size=5).map(np.array)
+
+
+@pytest.fixture(params=["kernels", "OpenCV"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernels, where there are any, and without."""
+    if request.param == "OpenCV":
+        monkeypatch.setattr(align, "kernels", lambda: None)
 
 
 def smooth_values(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -82,19 +91,25 @@ def test_aligned_landmarks_lie_on_the_template() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.floats(1.0, 4.0), st.floats(-0.5, 0.5), st.sampled_from([np.uint8, np.uint16]))
-def test_crop_samples_the_photo_where_the_transform_says(scale: float, angle: float, dtype: type) -> None:
+@given(st.floats(1.0, 4.0), st.floats(-0.5, 0.5), st.sampled_from([np.uint8, np.uint16]), st.booleans())
+def test_crop_samples_the_photo_where_the_transform_says(
+    scale: float, angle: float, dtype: type, has_kernels: bool
+) -> None:
     unit = 257 if dtype == np.uint16 else 1
     pixels = smooth_photo().pixels.astype(dtype) * np.array(unit, dtype)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     to_crop = np.column_stack([turn, [32, 32] - turn @ [160, 120]])
-    crop = cut_crop(pixels, to_crop, 64)
+    with pytest.MonkeyPatch.context() as patch:
+        if not has_kernels:
+            patch.setattr(align, "kernels", lambda: None)
+        crop = cut_crop(pixels, to_crop, 64)
     points = np.random.default_rng(0).integers(0, 64, (50, 2))
     expected = smooth_values(*map_points(invert(to_crop), points).T) * unit
     # Half a level from the photo's own rounding, half from the crop's; cv2 places samples on a grid of 1/32 pixel.
     np.testing.assert_allclose(crop[points[:, 1], points[:, 0]], expected, atol=1.5 * unit)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_large_face_is_averaged_down_not_skipped() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
     crop = cut_crop(noise, scaling((1200, 1200), (100, 100)), 100)
@@ -102,6 +117,7 @@ def test_large_face_is_averaged_down_not_skipped() -> None:
     assert 4 < crop.std() < 9
 
 
+@pytest.mark.usefixtures("either_way")
 def test_crop_beyond_the_photo_is_mirrored() -> None:
     photo = smooth_photo(64, 64)
     shifted = np.array([[1.0, 0.0, 32.0], [0.0, 1.0, 0.0]])
@@ -109,6 +125,7 @@ def test_crop_beyond_the_photo_is_mirrored() -> None:
     np.testing.assert_array_equal(crop[:, :32], photo.pixels[:, 32:0:-1])
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("size", [(30_000, 40), (40, 33_000), (1, 1), (2, 700)])
 def test_extreme_photos_have_crops(size: tuple[int, int]) -> None:
     width, height = size
@@ -118,6 +135,7 @@ def test_extreme_photos_have_crops(size: tuple[int, int]) -> None:
     assert (aligned.crop == 9).all()
 
 
+@pytest.mark.usefixtures("either_way")
 def test_whole_photo_as_crop() -> None:
     photo = smooth_photo(256, 256)
     aligned = whole_photo_face(photo, 512)
@@ -125,3 +143,15 @@ def test_whole_photo_as_crop() -> None:
     small = photo.pixels.astype(float)
     back = aligned.crop.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
     assert np.abs(back - small)[2:-2, 2:-2].max() < 4
+
+
+def test_a_crop_is_part_of_the_plainly_enlarged_photo() -> None:
+    """To the level: in a face that is enlarged, the kernels see the positions that resizing sees."""
+    if align.kernels() is None:
+        pytest.skip("OpenCV places samples on a grid of 1/32 pixel")
+    pixels = np.random.default_rng(2).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    enlarged = resize_photo(pixels, (210, 270)).astype(int)
+    to_crop = scaling((70, 90), (210, 270)) - [[0, 0, 50], [0, 0, 80]]
+    crop = cut_crop(pixels, to_crop, 128)
+    assert np.abs(crop - enlarged[80:208, 50:178]).max() <= 1
+    assert np.mean(crop == enlarged[80:208, 50:178]) > 0.999

@@ -156,7 +156,7 @@ def test_tiles_begin_where_the_kernels_squares_do() -> None:
     for width in range(700, 716):
         grid = counting_upscaler(CountingEngine(), tile_pixels=1)._plan(photo(width, 40))
         assert len(grid.lefts) > 2
-        assert all(left % 8 == 0 for left in grid.lefts)
+        assert all(left % 24 == 0 for left in grid.lefts)
 
 
 def test_a_network_that_looks_nearby_has_equal_tiles_with_a_small_overlap() -> None:
@@ -171,7 +171,7 @@ def test_a_network_that_looks_nearby_has_equal_tiles_with_a_small_overlap() -> N
         grid = upscale._plan(pixels)
         results.append(upscale.upscale(pixels, (1200, 60)).astype(int))
     assert len(grid) == 3
-    assert grid.lefts[0] + grid.width - grid.lefts[1] < 60  # others share 128 pixels
+    assert grid.lefts[0] + grid.width - grid.lefts[1] < 80  # others share 128 pixels
     assert np.abs(results[0] - results[1]).max() <= 1  # of 65,535
 
 

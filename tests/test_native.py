@@ -21,8 +21,10 @@ from torch import Tensor
 
 from gfprestore.native import library, running
 from gfprestore.native.engine import NativeEngine, build_native_engine
+from gfprestore.native.generator import Generator
+from gfprestore.native.levels import find_levels
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
-from gfprestore.native.network import Generator, fits
+from gfprestore.native.network import fits
 from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
 from gfprestore.native.program import ProgramBuilder
 from gfprestore.native.running import aligned, share
@@ -31,8 +33,9 @@ from gfprestore.nn.layers import Resampling, double, halve
 
 PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
 SMALL = GfpganShape((128, 64, 64, 64, 64), (64, 32, 32, 32, 32), latent_size=64, mlp_layers=0)
-EXACT = 1e-5
-"""Of the largest value: float sums of a few thousand products in another order, and the tiles' transforms."""
+EXACT = 2e-5
+"""Of the largest value: float sums of a few thousand products in another order, and the tiles' transforms, of which the
+large ones lose three times as much as the small."""
 
 pytestmark = pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor")
 
@@ -79,7 +82,7 @@ def error(given: Tensor, wanted: Tensor) -> float:
     return float((given - wanted).abs().max() / wanted.abs().max())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(
     side=st.sampled_from([4, 8, 16, 32, 64]),
     inputs=st.sampled_from([32, 64, 96]),
@@ -87,10 +90,19 @@ def error(given: Tensor, wanted: Tensor) -> float:
     doubles=st.booleans(),
     after=st.sampled_from(["nothing", "halved", "residual", "doubled residual", "transform"]),
     styled=st.booleans(),
+    smallest_large=st.sampled_from([4, 1000]),
     seed=st.integers(0, 99),
 )
 def test_convolution_with_all_that_joins_it_is_torchs(
-    kernels: Library, side: int, inputs: int, outputs: int, doubles: bool, after: str, styled: bool, seed: int
+    kernels: Library,
+    side: int,
+    inputs: int,
+    outputs: int,
+    doubles: bool,
+    after: str,
+    styled: bool,
+    smallest_large: int,
+    seed: int,
 ) -> None:
     x, weight, bias = noise(1, inputs, side, side, seed=seed), noise(outputs, inputs, 3, 3), noise(outputs)
     style = noise(inputs, seed=1) if styled else None
@@ -98,7 +110,7 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     wanted = x if style is None else x * style[:, None, None]
     wanted = F.conv2d(double(wanted) if doubles else wanted, weight, padding=1)
     wanted = F.leaky_relu(wanted * gain[:, None, None] + bias[:, None, None] + grain, 0.2)
-    builder = ProgramBuilder(kernels, half=False)
+    builder = ProgramBuilder(kernels, half=False, smallest_large=smallest_large)
     sources = [put(builder, x)]
     epilogue = Epilogue(gain=gain.numpy(), bias=bias.numpy(), noise=grain.numpy(), slope=0.2)
     if after == "halved":
@@ -171,16 +183,30 @@ def wanted_image(network: Gfpgan, pixels: NDArray[np.uint8]) -> Tensor:
     return image
 
 
+NARROW = GfpganShape((32, 32, 16, 16, 8), (16, 16, 8, 8, 4), latent_size=64, mlp_layers=0)
+"""Its largest size fills vectors only in blocks, or where these are short not even then."""
+
+ODD = GfpganShape((40, 24, 20, 12, 10), (20, 12, 10, 6, 5), latent_size=64, mlp_layers=0)
+"""Fills no vector anywhere."""
+
 SHAPES = [
     SMALL,
     replace(SMALL, sft=Sft.FULL),
     replace(SMALL, sft=Sft.NONE),
     replace(SMALL, many_codes=False),
     replace(SMALL, decoder_widths=(64, 128, 64, 64, 64, 64), unet_widths=(32, 64, 32, 64, 32, 32)),
+    NARROW,
+    replace(NARROW, sft=Sft.FULL),
+    replace(NARROW, sft=Sft.NONE),
+    replace(NARROW, decoder_widths=(32, 32, 16, 16, 16, 8), unet_widths=(16, 16, 16, 8, 16, 4)),
+    replace(NARROW, decoder_widths=(16, 16, 16, 16, 16), unet_widths=(8, 8, 8, 8, 8)),
+    ODD,
 ]
+NAMES = ["half", "full", "no transform", "one code", "128 pixels"]
+NAMES += [f"narrow {name}" for name in ("half", "full", "no transform", "128 pixels", "even")] + ["odd"]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=["half", "full", "no transform", "one code", "128 pixels"])
+@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
 def test_network_is_the_one_that_torch_runs(kernels: Library, shape: GfpganShape) -> None:
     network, pixels = random_network(shape), face(shape.out_size)
     native = NativeEngine(network, kernels, "fp32")
@@ -190,10 +216,22 @@ def test_network_is_the_one_that_torch_runs(kernels: Library, shape: GfpganShape
     assert np.abs(native.run(pixels)[0][0] - exact).max() < 0.51  # rounded, not cut off
 
 
-def test_half_precision_stays_near(kernels: Library) -> None:
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.integers(1, 40), min_size=5, max_size=5), st.lists(st.integers(1, 40), min_size=5, max_size=5))
+def test_networks_of_any_widths_are_those_that_torch_runs(
+    kernels: Library, decoder: list[int], unet: list[int]
+) -> None:
+    shape = GfpganShape(tuple(1 + width for width in decoder), tuple(unet), latent_size=64, mlp_layers=0)
+    network, pixels = random_network(shape), face(64)
+    given = image_of(NativeEngine(network, kernels, "fp32"), pixels)
+    assert error(given, wanted_image(network, pixels)) < EXACT
+
+
+@pytest.mark.parametrize("shape", [SMALL, NARROW], ids=["wide", "narrow"])
+def test_half_precision_stays_near(kernels: Library, shape: GfpganShape) -> None:
     if not kernels.has_half:
         pytest.skip("these kernels have no bfloat16")
-    network, pixels = random_network(SMALL), face(64)
+    network, pixels = random_network(shape), face(64)
     wanted = wanted_image(network, pixels)
     given = image_of(NativeEngine(network, kernels, "bf16"), pixels)
     assert 1e-5 < error(given, wanted) < 0.02
@@ -214,14 +252,24 @@ def test_faces_are_the_same_bytes_in_every_company_and_on_every_number_of_thread
     assert results[0].std() > 1
 
 
-def test_full_width_fits_and_what_does_not_is_left_to_others(kernels: Library) -> None:
+def test_what_fits_and_what_does_not_is_left_to_others() -> None:
     full = GfpganShape((512, 512, 512, 512, 512, 256, 128, 64), (256, 256, 256, 256, 256, 128, 64, 32))
-    assert fits(full, kernels)
-    assert not fits(replace(full, resampling=Resampling.FIR), kernels)
-    assert not fits(replace(full, decoder_widths=(*full.decoder_widths[:-1], 48)), kernels)
-    assert not fits(replace(full, unet_widths=(*full.unet_widths[:-1], 8)), kernels)
-    narrow = GfpganShape((16, 8), (8, 4), latent_size=16, mlp_layers=0)
-    assert build_native_engine(random_network(narrow), "fp32") is None
+    assert fits(full)
+    assert fits(NARROW)
+    assert not fits(replace(full, resampling=Resampling.FIR))
+    assert not fits(replace(full, latent_size=96))
+    tiny = GfpganShape((16, 8), (8, 4), latent_size=64, mlp_layers=0)
+    assert build_native_engine(random_network(tiny), "fp32") is None
+
+
+def test_blocks_are_used_where_vectors_are_longer_than_channels_are_many() -> None:
+    for lanes, has_blocks in ((16, True), (8, True), (4, False)):
+        levels = find_levels(NARROW, lanes)
+        assert [level.unet.has_blocks for level in levels] == [False] * 4 + [has_blocks]
+        for level in levels:
+            assert all(
+                len(one.channels) % lanes == 0 for one in (level.unet, level.decoder, level.transform, level.hidden)
+            )
 
 
 def test_another_engine_is_taken_where_the_kernels_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from gfprestore.background_network import _ALIGNMENT, NetworkUpscaler, load_upsc
 from gfprestore.engine import TorchEngine
 from gfprestore.native import running
 from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds, library_for
+from gfprestore.native.program import SMALLEST_LARGE
 from gfprestore.native.upscaler import NativeUpscalerEngine, Rrdb, build_native_upscaler
 
 PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
-EXACT = 1e-5
+EXACT = 2e-5
 
 pytestmark = pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor")
 
@@ -130,9 +131,10 @@ def test_tiles_that_begin_where_the_squares_do_change_no_bit(kernels: Library, p
     if precision == "bf16" and not kernels.has_half:
         pytest.skip("these kernels have no bfloat16")
     engine = NativeUpscalerEngine(Rrdb(random_rrdb(factor, blocks=1), kernels), kernels, precision, unused)
-    square = {2: 8, 4: 4}[factor]  # in pixels; x2 shrinks its input first
+    shrinkage = {2: 2, 4: 1}[factor]  # x2 shrinks its input first
+    square = {"fp32": 6, "bf16": 4}[precision] * shrinkage  # in pixels
     reach = (1 + 15 + 1 + 2) * square
-    pixels = photo(32, reach + 40)
+    pixels = photo(SMALLEST_LARGE * shrinkage, reach + 40)
     whole = engine.run(pixels)[0]
     for left, is_same in ((_ALIGNMENT, True), (_ALIGNMENT + square // 2, False)):
         part = engine.run(np.ascontiguousarray(pixels[:, :, left:]))[0]

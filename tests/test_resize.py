@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfprestore import resize
 from gfprestore.resize import has_equal_channels, output_size, resize_photo
 
 # Largest difference from float64: uint8 goes through 11-bit weights in OpenCV, uint16 through float32.
 LEVELS = {np.uint8: 2, np.uint16: 3}
+
+
+@pytest.fixture(params=["kernels", "OpenCV"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernels, where there are any, and without."""
+    if request.param == "OpenCV":
+        monkeypatch.setattr(resize, "kernels", lambda: None)
 
 
 def lanczos_weights(new: int, old: int) -> np.ndarray:
@@ -47,6 +55,7 @@ def slow_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(result, 0, np.iinfo(pixels.dtype).max)
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("size", [(46, 34), (61, 29), (11, 9), (40, 9), (12, 25), (23, 17), (92, 68)])
 def test_equals_the_slow_twin(dtype: type, size: tuple[int, int]) -> None:
@@ -60,6 +69,7 @@ def test_equals_the_slow_twin(dtype: type, size: tuple[int, int]) -> None:
     assert np.abs(found.astype(np.float64) - slow_resize(pixels, size)).max() <= LEVELS[dtype]
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_overshoot_is_clipped(dtype: type) -> None:
     top = np.iinfo(dtype).max
@@ -72,6 +82,7 @@ def test_overshoot_is_clipped(dtype: type) -> None:
     assert found[24, 28:, 0].min() > top - top // 4
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("scale", [0.5, 1.5, 2.0, 3.0, 4.0])
 def test_pixel_centres_follow_the_frame(scale: float) -> None:
     rows, columns = np.mgrid[0:64, 0:64]
@@ -89,10 +100,16 @@ def test_pixel_centres_follow_the_frame(scale: float) -> None:
     new=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     value=st.integers(0, 65535),
     enlargement=st.sampled_from(["lanczos", "linear"]),
+    has_kernels=st.booleans(),
 )
-def test_flat_stays_flat_at_any_size(old: tuple[int, int], new: tuple[int, int], value: int, enlargement: str) -> None:
+def test_flat_stays_flat_at_any_size(
+    old: tuple[int, int], new: tuple[int, int], value: int, enlargement: str, has_kernels: bool
+) -> None:
     for dtype, level in ((np.uint8, value >> 8), (np.uint16, value)):
-        found = resize_photo(np.full((old[1], old[0], 3), level, dtype), new, enlargement)
+        with pytest.MonkeyPatch.context() as patch:
+            if not has_kernels:
+                patch.setattr(resize, "kernels", lambda: None)
+            found = resize_photo(np.full((old[1], old[0], 3), level, dtype), new, enlargement)
         assert found.shape == (new[1], new[0], 3)
         assert (found == level).all()
 

@@ -24,13 +24,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent
 COMPILED = FOLDER / "compiled"
-HEADERS = ("convolve.h", "multiply.h", "paste.h", "products.h", "separable.h", "steps.h", "vectors.h", "winograd.h")
-SOURCES = ("program.c", "program.h", *HEADERS)
-INTERFACE_FILES = (
-    "program.c",
-    "program.h",
-    "paste.h",
-)  # as library.py has them, which this script cannot import: it needs torch
+SOURCE = FOLDER / "program.c"
+INTERFACE_FILES = ("program.c", "program.h")  # as library.py has them, which this script cannot import: it needs torch
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 OPTIMISE = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared")
@@ -70,7 +65,7 @@ def compile_kernels() -> list[Path]:
         subprocess.CalledProcessError: The compiler failed.
     """
     machine = platform.machine().lower()
-    newest = max((FOLDER / name).stat().st_mtime for name in SOURCES)
+    newest = max(path.stat().st_mtime for path in (SOURCE, *FOLDER.glob("*.h")))
     libraries = []
     for kind, settings in KINDS.get(MACHINES.get(machine, machine), {}).items():
         library = COMPILED / f"{kind}{SUFFIX}"
@@ -97,7 +92,7 @@ def _compile(library: Path, settings: tuple[str, ...]) -> None:
         *UNROLL,
         *settings,
         f'-DINTERFACE="{interface}"',
-        str(FOLDER / SOURCES[0]),
+        str(SOURCE),
         "-o",
         str(unfinished),
         *position,

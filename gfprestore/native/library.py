@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "compiled"
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 """What shared libraries are called here."""
 
-INTERFACE_FILES = ("program.c", "program.h", "paste.h")
+INTERFACE_FILES = ("program.c", "program.h")
 """The sources that say how the kernels are called."""
 
 
@@ -36,7 +36,7 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("kind", "flags", "height", "width", "channels_in", "channels_out")),
         *(
             (name, ctypes.c_int32)
-            for name in ("stride_in", "stride_out", "stride_residual", "kept", "side", "pace", "depth")
+            for name in ("stride_in", "stride_out", "stride_residual", "stride_noise", "kept", "side", "pace", "depth")
         ),
         *((name, ctypes.c_void_p) for name in ("x", "weight", "style", "gain", "bias", "noise", "residual")),
         *((name, ctypes.c_void_p) for name in ("scale", "shift", "slopes", "mean", "filters", "y")),
@@ -61,16 +61,31 @@ class Library:
         self.run_program.argtypes = [pointer, integer, pointer, integer, pointer, index, integer]
         self.run_program.restype = None
         self.pack_winograd = self._library.pack_winograd
-        self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer]
+        self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer, integer]
         self.pack_winograd.restype = None
         self.scratch_size = self._library.scratch_size
         self.scratch_size.argtypes = [pointer, integer, index]
         self.scratch_size.restype = index
+        self.enlarge = self._library.enlarge
+        self.enlarge.argtypes = [pointer, integer, integer, pointer]
+        self.enlarge.restype = None
+        self._library.enlarge_scratch.restype = index
+        self.enlarge_scratch: int = self._library.enlarge_scratch()
+        self.convert_rows, self.warp_rows = self._library.convert_rows, self._library.warp_rows
+        for function in (self.convert_rows, self.warp_rows):
+            function.argtypes = [pointer, integer, integer]
+            function.restype = None
         self.paste_face = self._library.paste_face
         self.paste_face.argtypes = [pointer]
         self.paste_face.restype = None
         self.panel: int = self._library.panel_width()
+        """Channels that a product holds in registers: two vectors."""
+        self.lanes = self.panel // 2
+        """Floats in a vector: widths are multiples of it."""
         self.has_half = bool(self._library.has_half())
+        """Whether they multiply in bfloat16."""
+        self.is_for_x86 = path.stem != "neon"
+        """Whether they are for the processors of Intel's and AMD's instructions."""
 
     def _compiled_from(self) -> str:
         """The digest that the build left, or nothing: calls that pass other arguments would write anywhere."""

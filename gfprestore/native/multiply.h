@@ -13,6 +13,9 @@
 
 #define GROUP 3 /* rows that are found from one address: it, once and twice the stride after it */
 
+/* Weights are packed as u[count_panels][depth][PANEL]; of the last panel only the channels that y has are stored. */
+static inline int count_panels(const Step *s) { return (s->channels_out + PANEL - 1) / PANEL; }
+
 /* sum[ROWS][vectors] += a[ROWS][depth] u[depth][PANEL], in float; of u the first or both vectors of a panel. */
 static inline __attribute__((always_inline)) void add_products(const float *a, Index stride_a, const float *u, int depth,
                                                                int vectors, Vector sum[ROWS][2]) {
@@ -38,40 +41,41 @@ static inline __attribute__((always_inline)) void add_products(const float *a, I
     }
 }
 
-/* c[ROWS][PANEL] = a[ROWS][depth] u[depth][PANEL], in float. */
-static inline void multiply_float(const float *a, Index stride_a, const float *u, int depth, float *c, Index stride_c) {
+/* c[ROWS][PANEL] = a[ROWS][depth] u[depth][PANEL], in float; the first or both vectors of the panel. */
+static inline __attribute__((always_inline)) void multiply_float(const float *a, Index stride_a, const float *u, int depth,
+                                                                 int vectors, float *c, Index stride_c) {
     Vector sum[ROWS][2] = {0};
-    add_products(a, stride_a, u, depth, 2, sum);
+    add_products(a, stride_a, u, depth, vectors, sum);
 #pragma GCC unroll 12
     for (int row = 0; row < ROWS; row++) {
         *(InMemory *)(c + row * stride_c) = sum[row][0];
-        *(InMemory *)(c + row * stride_c + LANES) = sum[row][1];
+        if (vectors > 1) *(InMemory *)(c + row * stride_c + LANES) = sum[row][1];
     }
 }
 
 #if defined(__AVX512BF16__)
 /* The same from bfloat16 a[ROWS][depth] and u[depth / 2][PANEL][2]; products and sums are float. */
-static inline void multiply_half(const uint16_t *a, Index stride_a, const uint16_t *u, int depth, float *c,
-                                 Index stride_c) {
+static inline __attribute__((always_inline)) void multiply_half(const uint16_t *a, Index stride_a, const uint16_t *u,
+                                                                int depth, int vectors, float *c, Index stride_c) {
     __m512 sum[ROWS][2];
 #pragma GCC unroll 12
     for (int row = 0; row < ROWS; row++) sum[row][0] = sum[row][1] = _mm512_setzero_ps();
     for (int i = 0; i < depth; i += 2) {
         __builtin_prefetch(u + (Index)(i + 2 * AHEAD) * PANEL);
-        __builtin_prefetch(u + (Index)(i + 2 * AHEAD) * PANEL + 2 * LANES);
-        __m512bh left = (__m512bh)_mm512_loadu_si512(u + (Index)i * PANEL);
-        __m512bh right = (__m512bh)_mm512_loadu_si512(u + (Index)i * PANEL + 2 * LANES);
+        if (vectors > 1) __builtin_prefetch(u + (Index)(i + 2 * AHEAD) * PANEL + 2 * LANES);
+        __m512bh left = (__m512bh)_mm512_loadu_si512(u + (Index)i * PANEL), right = left;
+        if (vectors > 1) right = (__m512bh)_mm512_loadu_si512(u + (Index)i * PANEL + 2 * LANES);
 #pragma GCC unroll 12
         for (int row = 0; row < ROWS; row++) {
             __m512bh pair = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(a + row * stride_a + i));
             sum[row][0] = _mm512_dpbf16_ps(sum[row][0], pair, left);
-            sum[row][1] = _mm512_dpbf16_ps(sum[row][1], pair, right);
+            if (vectors > 1) sum[row][1] = _mm512_dpbf16_ps(sum[row][1], pair, right);
         }
     }
 #pragma GCC unroll 12
     for (int row = 0; row < ROWS; row++) {
         _mm512_storeu_ps(c + row * stride_c, sum[row][0]);
-        _mm512_storeu_ps(c + row * stride_c + LANES, sum[row][1]);
+        if (vectors > 1) _mm512_storeu_ps(c + row * stride_c + LANES, sum[row][1]);
     }
 }
 

@@ -29,6 +29,9 @@ class Kind(IntEnum):
     CONVOLVE = 12
     SEPARABLE = 13
     POOL = 14
+    PIXELS_TO_BLOCKS = 15
+    BLOCKS_TO_RGB = 16
+    BORDER = 17
 
 
 class Flag(IntFlag):
@@ -41,6 +44,8 @@ class Flag(IntFlag):
     REPEATS_RESIDUAL = 16
     ADDS_FIRST = 32
     FEEDS_NEXT = 64
+    CLAMPS_INPUT = 128
+    LARGE_TILES = 256
 
 
 @dataclass(eq=False)
@@ -99,6 +104,9 @@ class Epilogue:
 
     noise: Operand = None
     """Added to every pixel."""
+
+    stride_noise: int = 0
+    """Values of noise for every pixel, in turn for its channels; 0 is one for all of them."""
 
     slope: float = 1.0
     """Of the leaky ReLU below zero."""

@@ -15,7 +15,7 @@ from gfprestore.photo import Pixels
 if TYPE_CHECKING:
     from gfprestore.native.library import Library
 
-# Pixels that the kernel repeats around a face, on both sides together: PADS of paste.h.
+# Pixels that the kernel repeats around a face, on both sides together: PADS of program.h.
 _PADS = 5
 
 _FLOATS_PER_PIXEL = 4
@@ -27,14 +27,14 @@ _CACHE_LINE = 64
 
 
 class _Paste(ctypes.Structure):
-    """One face: `Paste` of paste.h, field for field."""
+    """One face: `Paste` of program.h, field for field."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("canvas", "base", "tone", "room")),
         *((name, ctypes.c_void_p) for name in ("change", "original", "mask", "face")),
         ("to_face", ctypes.c_double * 6),
         *((f"{name}_line", ctypes.c_int64) for name in ("canvas", "base", "change", "original", "mask")),
-        *((name, ctypes.c_int32) for name in ("height", "width", "face_height", "face_width", "is_wide")),
+        *((name, ctypes.c_int32) for name in ("height", "width", "face_height", "face_width", "bytes")),
     )
 
 
@@ -104,7 +104,7 @@ def paste_face(
         task.tone = _address(tone, (height, width, 3), np.float32, lines_touch=True)
     if room is not None:
         task.room = _address(room, (height, width), np.float32, lines_touch=True)
-    task.height, task.width, task.is_wide = height, width, window.dtype == np.uint16
+    task.height, task.width, task.bytes = height, width, window.dtype.itemsize
     library.paste_face(ctypes.byref(task))
 
 

@@ -8,9 +8,6 @@
 
 #define PRODUCT_ROWS 48 /* pixels in a block of a product: a multiple of every ROWS */
 
-/* Weights are packed as u[count_panels][depth][PANEL]; of the last panel only the channels that y has are stored. */
-static inline int count_panels(const Step *s) { return (s->channels_out + PANEL - 1) / PANEL; }
-
 static inline int count_products(const Step *s) { return (s->height * s->width + PRODUCT_ROWS - 1) / PRODUCT_ROWS; }
 
 static inline Index residual_pixel(const Step *s, Index pixel) {
@@ -19,28 +16,29 @@ static inline Index residual_pixel(const Step *s, Index pixel) {
     return row / 2 * (s->width / 2) + column / 2;
 }
 
-/* What follows a product: c[count][PANEL] of one panel to the pixels from `first` on. */
-static void store_products(const Step *s, Index first, int count, int panel, const float *c) {
+/* What follows a product: c[PANEL] of one panel to a pixel. */
+static inline void store_product(const Step *s, Index pixel, int panel, const float *c) {
     int channels = least(PANEL, s->channels_out - panel * PANEL);
-    for (int t = 0; t < count; t++) {
-        Index pixel = first + t;
-        const float *residual = s->residual ? s->residual + residual_pixel(s, pixel) * s->stride_residual : NULL;
-        for (int i = 0; i < channels; i += LANES) {
-            int channel = panel * PANEL + i;
-            Vector value = load(c + (Index)t * PANEL + i);
-            if (residual && s->flags & ADDS_FIRST) value += load(residual + channel);
-            value = activate(s, value, pixel, channel);
-            if (residual && !(s->flags & ADDS_FIRST)) value += load(residual + channel);
-            store((float *)s->y + pixel * s->stride_out + channel, value);
-        }
+    const float *residual = s->residual ? s->residual + residual_pixel(s, pixel) * s->stride_residual : NULL;
+    for (int i = 0; i < channels; i += LANES) {
+        int channel = panel * PANEL + i;
+        Vector value = load(c + i);
+        if (residual && s->flags & ADDS_FIRST) value += load(residual + channel);
+        value = activate(s, value, pixel, channel);
+        if (residual && !(s->flags & ADDS_FIRST)) value += load(residual + channel);
+        store((float *)s->y + pixel * s->stride_out + channel, value);
     }
 }
 
 static void multiply_rows(const Step *s, Index first, int count, int panel, const float *a, Index stride, int depth, float *c) {
     const float *u = (const float *)s->weight + (Index)panel * depth * PANEL;
+    int is_whole = s->channels_out - panel * PANEL > LANES;
     for (int t = 0; t < count; t += ROWS)
-        multiply_float(a + t * stride, stride, u, depth, c + (Index)t * PANEL, PANEL);
-    store_products(s, first, count, panel, c);
+        if (is_whole)
+            multiply_float(a + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
+        else
+            multiply_float(a + t * stride, stride, u, depth, 1, c + (Index)t * PANEL, PANEL);
+    for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
 }
 
 /* 1x1: the rows are the pixels of x themselves. */

@@ -5,10 +5,13 @@
 
 #include <stdatomic.h>
 
+#include "blocks.h"
 #include "convolve.h"
+#include "enlarge.h"
 #include "paste.h"
 #include "separable.h"
 #include "steps.h"
+#include "warp.h"
 
 #if defined(_WIN32)
 #define WIN32_LEAN_AND_MEAN
@@ -31,12 +34,16 @@ static int count_blocks(const Step *s, Index memory, int threads, int *tiles_eac
     switch (s->kind) {
     case STEP_WINOGRAD:
         *tiles_each = tiles_in_block(s, memory, threads);
-        return (count_tiles(s->height) * count_tiles(s->width) + *tiles_each - 1) / *tiles_each;
+        return (count_all_tiles(s) + *tiles_each - 1) / *tiles_each;
     case STEP_MATMUL:
         return count_products(s) * count_panels(s);
     case STEP_CONVOLVE:
     case STEP_SEPARABLE:
         return count_products(s);
+    case STEP_BORDER:
+        return count_border(s);
+    case STEP_BLOCKS_TO_RGB:
+        return s->height / 2;
     case STEP_LINEAR:
     case STEP_INVERSE_NORM:
         return (s->channels_out + 63) / 64;
@@ -70,6 +77,9 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
     case STEP_FROM_PIXELS: run_from_pixels(s, block); break;
     case STEP_TO_RGB: run_to_rgb(s, block); break;
     case STEP_TO_PIXELS: run_to_pixels(s, block); break;
+    case STEP_PIXELS_TO_BLOCKS: run_pixels_to_blocks(s, block); break;
+    case STEP_BLOCKS_TO_RGB: run_blocks_to_rgb(s, block, memory); break;
+    case STEP_BORDER: run_border(s, block, memory); break;
     }
 }
 
@@ -100,25 +110,26 @@ static void store_pairs(uint16_t *y, Vector value) {
     }
 }
 
-/* Pack a kernel w[3][3][inputs][outputs] for STEP_WINOGRAD: u[PRODUCTS][outputs / PANEL][inputs][PANEL], or in bfloat16
-   u[PRODUCTS][outputs / PANEL][inputs / 2][PANEL][2]. */
-EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed, int half) {
-    Index panels = outputs / PANEL;
+/* Pack a kernel w[3][3][inputs][outputs] for STEP_WINOGRAD in tiles of 4 or 6: u[products][panels][inputs][PANEL], or in
+   bfloat16 u[products][panels][inputs / 2][PANEL][2]; of a last panel that is not whole nothing is written for the rest. */
+EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed, int tile, int half) {
+    Index panels = (outputs + PANEL - 1) / PANEL;
+    int window = window_of(tile);
     for (Index i = 0; i < inputs; i++)
         for (Index o = 0; o < outputs; o += LANES) {
-            Vector column[3], rows[WINDOW][3], u[WINDOW];
+            Vector column[3], rows[LARGEST_WINDOW][3], u[LARGEST_WINDOW];
             for (int j = 0; j < 3; j++) {
                 for (int k = 0; k < 3; k++) column[k] = load(w + ((3 * k + j) * (Index)inputs + i) * outputs + o);
-                to_factors(column, u);
-                for (int k = 0; k < WINDOW; k++) rows[k][j] = u[k];
+                to_factors(column, u, tile);
+                for (int k = 0; k < window; k++) rows[k][j] = u[k];
             }
-            for (int k = 0; k < PRODUCTS; k++) {
-                if (k % WINDOW == 0) to_factors(rows[k / WINDOW], u);
+            for (int k = 0; k < window * window; k++) {
+                if (k % window == 0) to_factors(rows[k / window], u, tile);
                 Index panel = (k * panels + o / PANEL) * inputs * PANEL;
                 if (half)
-                    store_pairs((uint16_t *)packed + panel + (i / 2 * PANEL + o % PANEL) * 2 + i % 2, u[k % WINDOW]);
+                    store_pairs((uint16_t *)packed + panel + (i / 2 * PANEL + o % PANEL) * 2 + i % 2, u[k % window]);
                 else
-                    store((float *)packed + panel + i * PANEL + o % PANEL, u[k % WINDOW]);
+                    store((float *)packed + panel + i * PANEL + o % PANEL, u[k % window]);
             }
         }
 }

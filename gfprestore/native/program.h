@@ -1,8 +1,9 @@
-/* One step of a network for the processor, and the vectors it is computed in.
+/* What the kernels are called with, one step of a network for the processor or an image to resample, and the vectors
+   that they compute in.
 
-   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, those that
-   STEP_WINOGRAD gives of PANEL, and every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps
-   and `library.py` repeats their layout in ctypes. */
+   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, and every
+   buffer begins at a cache line. `gfprestore/native/program.py` writes the steps and `library.py` repeats their layout in
+   ctypes; `resampling.py` does both for images. */
 
 #ifndef GFPRESTORE_PROGRAM_H
 #define GFPRESTORE_PROGRAM_H
@@ -48,6 +49,9 @@ enum Kind {
     STEP_CONVOLVE,
     STEP_SEPARABLE,
     STEP_POOL,
+    STEP_PIXELS_TO_BLOCKS,
+    STEP_BLOCKS_TO_RGB,
+    STEP_BORDER,
 };
 
 enum Flag {
@@ -58,6 +62,8 @@ enum Flag {
     REPEATS_RESIDUAL = 16, /* STEP_MATMUL: the residual has half the size, add each of its pixels four times */
     ADDS_FIRST = 32,       /* STEP_MATMUL: add the residual before the activation */
     FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: y is passed to the next, a separable step, in a chain */
+    CLAMPS_INPUT = 128,    /* STEP_WINOGRAD: beyond its border x goes on as it ends, instead of zeros */
+    LARGE_TILES = 256,     /* STEP_WINOGRAD: tiles of 6 x 6 instead of 4 x 4; only in float */
 };
 
 typedef struct {
@@ -65,15 +71,16 @@ typedef struct {
     int32_t height, width; /* of the output; STEP_WINOGRAD: before HALVES_OUTPUT */
     int32_t channels_in, channels_out;
     int32_t stride_in, stride_out, stride_residual; /* floats from one pixel of x, y, residual to the next */
+    int32_t stride_noise; /* floats of noise for every pixel, in turn for its channels; 0 is one for all of them */
     int32_t kept;                                   /* channels before those that scale and shift reach */
     int32_t side, pace; /* STEP_FILTER_PIXELS and those after it: of the kernel, and from one output to the next in x */
-    int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product */
+    int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product; STEP_BLOCKS_TO_RGB: see there */
     const void *x;        /* features, pixels, or a vector */
     const void *weight;   /* as packed below */
     const float *style;   /* factor of every input channel, or NULL */
     const float *gain;    /* factor of every output channel, or NULL */
     const float *bias;    /* of every output channel, or NULL */
-    const float *noise;   /* of every output pixel, or NULL */
+    const float *noise;   /* of every output pixel, see stride_noise, or NULL */
     const float *residual; /* added after the activation but for ADDS_FIRST, or NULL */
     const float *scale;   /* feature transform of the channels from `kept` on: their factors, or NULL */
     const float *shift;   /* ... and what is added */
@@ -84,5 +91,61 @@ typedef struct {
     float slope;          /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
     float slope_between;  /* STEP_SEPARABLE: of the one before the product */
 } Step;
+
+#define TAPS 8            /* samples that one output is a sum of, along each axis */
+#define BORDER (TAPS / 2) /* pixels of mirrored border about an image to warp */
+#define POWERS 10         /* coefficients of the polynomials that are a warp's weights */
+
+/* An image to enlarge. No two neighbours' first samples are more than one apart, and they may lie outside: beyond the
+   edges their pixels go on. */
+typedef struct {
+    const void *x; /* height x width x channels */
+    void *y;       /* new_height x new_width x channels, without gaps */
+    Index stride;  /* bytes from one row of x to the next */
+    const int32_t *first_rows, *first_columns; /* the first sample that every output row and column is a sum of */
+    const float *row_weights, *column_weights; /* [TAPS] of each */
+    int32_t height, width, new_height, new_width;
+    int32_t channels; /* 1 or 3 */
+    int32_t bytes;    /* of a sample: 1 or 2 */
+} Enlargement;
+
+/* A square to warp out of an image: the pixel at (column, row) shows the image at
+   (to_x[0] * column + to_x[1] * row + to_x[2], to_y[0] * column + ...). */
+typedef struct {
+    const void *x; /* height x width x 3 */
+    void *y;       /* side x side x 3, without gaps */
+    float *quads;  /* the image in floats with a mirrored border, as `convert_rows` of warp.h leaves it */
+    Index stride;  /* bytes from one row of x to the next */
+    double to_x[3], to_y[3];
+    const float *powers; /* [POWERS][TAPS]: every tap's weight as a polynomial, see `find_weights` of warp.h */
+    int32_t height, width, side;
+    int32_t bytes; /* of a sample: 1 or 2 */
+} Warp;
+
+#define PAD_BEFORE 2                      /* pixels repeated to the left of a face and above it, ... */
+#define PAD_AFTER 3                       /* ... to its right and below */
+#define PADS (PAD_BEFORE + PAD_AFTER)
+
+/* A face to bring back into its photo, see paste.h. */
+typedef struct {
+    void *canvas;          /* [height][width][3], uint8 or uint16 */
+    const void *base;      /* the same of what the change is added to; may be the canvas */
+    const float *tone;     /* [height][width][3], added to the change, or NULL */
+    const float *room;     /* [height][width], factors of the mask, or NULL */
+    const float *change;   /* [face_height][face_width][3] */
+    const void *original;  /* the same in the canvas's type, taken off the change, or NULL */
+    const float *mask;     /* [face_height][face_width] */
+    float *face;           /* memory for [PADS + face_height][PADS + face_width][4] */
+    double to_face[6];     /* of the canvas's pixel (x, y) the one of the face: 2 x 3 */
+    Index canvas_line, base_line, change_line, original_line, mask_line; /* bytes from one row to the next */
+    int32_t height, width, face_height, face_width;
+    int32_t bytes;         /* of a colour: 1 or 2 */
+} Paste;
+
+EXPORT Index enlarge_scratch(void);
+EXPORT void enlarge(const Enlargement *e, int first, int last, float *scratch);
+EXPORT void convert_rows(const Warp *w, int first, int last);
+EXPORT void warp_rows(const Warp *w, int first, int last);
+EXPORT void paste_face(const Paste *p);
 
 #endif

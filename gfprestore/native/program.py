@@ -11,10 +11,17 @@ from torch import Tensor
 
 from gfprestore.native.library import Library
 from gfprestore.native.operands import STRIDES, Array, Buffer, Epilogue, Features, Flag, Kind, Operand
-from gfprestore.native.running import TILED_PRODUCTS, Memory, Program, share
+from gfprestore.native.running import Memory, Program, share
 
 SMALLEST_TILED = 16
 """Side from which tiles pay: below it the transformed weights, four times as many, take longer to read."""
+
+SMALL_TILE, LARGE_TILE = 4, 6
+"""Outputs along a tile's side. Large tiles take a fifth less products, but 64 weights where small ones take 36, and an
+error that is too large for bfloat16."""
+
+SMALLEST_LARGE = 64
+"""Side from which large tiles pay: below it weights are read for few of them, and many reach beyond the border."""
 
 SPARE_PIXELS = 48
 """Pixels after the last that a block of a product may read: its results are dropped."""
@@ -30,13 +37,16 @@ class ProgramBuilder:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    kernels: dict[int, tuple[Tensor, Array]] = field(default_factory=dict)
-    """By a kernel's address: the kernel, which so keeps it, and the packed one."""
+    kernels: dict[tuple[int, int], tuple[Tensor, Array]] = field(default_factory=dict)
+    """By a kernel's address and the tile's side: the kernel, which so keeps it, and the packed one."""
 
     smallest_tiled: int = SMALLEST_TILED
     """Least side of what is convolved in tiles."""
 
-    _unpacked: list[tuple[Tensor, Array]] = field(default_factory=list)
+    smallest_large: int = SMALLEST_LARGE
+    """Least side of what is convolved in large tiles."""
+
+    _unpacked: list[tuple[Tensor, Array, int]] = field(default_factory=list)
 
     def buffer(self, size: int) -> Buffer:
         """Memory that the next step writes."""
@@ -74,6 +84,7 @@ class ProgramBuilder:
         style: Operand = None,
         wider: Flag | None = None,
         halves: bool = False,
+        clamps: bool = False,
         into: Features | None = None,
     ) -> Features:
         """A 3x3 convolution with zeros beyond the border.
@@ -85,16 +96,21 @@ class ProgramBuilder:
             style: Factors of the input's channels.
             wider: `DOUBLES_INPUT` or `REPEATS_INPUT` to convolve the input at twice its size.
             halves: Give means of 2x2 results.
+            clamps: Beyond its border the input goes on as it ends; only for what is convolved in tiles.
             into: Where the result goes; None takes new features.
         """
         factor = 2 if wider else 1
         height, width = x.size if isinstance(x, Features) else x.shape[:2]
         size = height * factor, width * factor
         if min(size) < self.smallest_tiled or not isinstance(x, Features):
+            assert not clamps
             return self._convolve_small(x, weight, after, style, bool(wider), halves)
         outputs, inputs = weight.shape[:2]
-        packed = self.pack(weight)
-        flags = (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves
+        is_large = not self.half and min(size) >= self.smallest_large
+        packed = self.pack(weight, LARGE_TILE if is_large else SMALL_TILE)
+        flags = (
+            (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves | Flag.CLAMPS_INPUT * clamps | Flag.LARGE_TILES * is_large
+        )
         if after.residual is not None and after.residual.height < size[0]:
             flags |= Flag.DOUBLES_RESIDUAL
         y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs)
@@ -102,14 +118,16 @@ class ProgramBuilder:
         self._convolution(Kind.WINOGRAD, x, y, packed, after, flags=int(flags), style=style, **shape)
         return y
 
-    def pack(self, weight: Tensor) -> Array:
+    def pack(self, weight: Tensor, tile: int) -> Array:
         """Room for a kernel [O I 3 3] in the form that tiles are multiplied with; every kernel is packed once."""
-        key = weight.data_ptr()
+        key = weight.data_ptr(), tile
         if key not in self.kernels:
             outputs, inputs = weight.shape[:2]
-            packed = np.empty(TILED_PRODUCTS * outputs * inputs, np.uint16 if self.half else np.float32)
+            whole = -(-outputs // self.library.panel) * self.library.panel
+            products = (tile + 2) ** 2
+            packed = np.empty(products * whole * inputs, np.uint16 if self.half else np.float32)
             self.kernels[key] = weight, packed
-            self._unpacked.append((weight, packed))
+            self._unpacked.append((weight, packed, tile))
         return self.kernels[key][1]
 
     def _convolve_small(
@@ -131,11 +149,31 @@ class ProgramBuilder:
     def multiply(self, x: Features, weight: Tensor, after: Epilogue) -> Features:
         """A 1x1 convolution of features [H W I] with a matrix [O I]."""
         outputs, inputs = weight.shape
-        panel = self.library.panel
-        packed = np.ascontiguousarray(weight.numpy().reshape(outputs // panel, panel, inputs).transpose(0, 2, 1))
         y = self.features(x.size, outputs)
-        self._convolution(Kind.MATMUL, x, y, packed, after, channels_in=inputs)
+        self._convolution(Kind.MATMUL, x, y, self.pack_matrix(weight), after, channels_in=inputs)
         return y
+
+    def mend_border(self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None) -> None:
+        """Convolve the outermost pixels once more, with weights of their own; beyond the border the input goes on.
+
+        Args:
+            x: Input [H W I].
+            y: Result of a convolution of x [H W O], whose outermost pixels are replaced.
+            weights: Of the corners, row by row, the top, the bottom, the left and the right: [8 O I 3 3].
+            after: What follows.
+            style: Factors of the input's channels.
+        """
+        packed = np.stack([self.pack_matrix(weight.permute(0, 2, 3, 1).flatten(1)) for weight in weights])  # [O 9I]
+        self._convolution(Kind.BORDER, x, y, packed, after, style=style, channels_in=weights.shape[2])
+
+    def pack_matrix(self, weight: Tensor) -> Array:
+        """A matrix [O I] in the form of products, with zeros for what the last panel has beyond it."""
+        outputs, inputs = weight.shape
+        panel = self.library.panel
+        panels = -(-outputs // panel)
+        packed = np.zeros((panels * panel, inputs), np.float32)
+        packed[:outputs] = weight.numpy()
+        return np.ascontiguousarray(packed.reshape(panels, panel, inputs).transpose(0, 2, 1))
 
     def _convolution(self, kind: Kind, x: Features, y: Features, packed: Array, after: Epilogue, **fields: Any) -> None:
         reached = after.scale.channels if isinstance(after.scale, Features) else 0
@@ -171,11 +209,11 @@ class ProgramBuilder:
     def pack_kernels(self, pool: ThreadPoolExecutor) -> None:
         """Fill the room that `pack` made."""
 
-        def fill(kernel: tuple[Tensor, Array]) -> None:
-            weight, packed = kernel
+        def fill(kernel: tuple[Tensor, Array, int]) -> None:
+            weight, packed, tile = kernel
             outputs, inputs = weight.shape[:2]
             source = weight.permute(2, 3, 1, 0).contiguous().numpy()  # [3 3 I O]
-            self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, int(self.half))
+            self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, tile, int(self.half))
 
         for _ in pool.map(fill, self._unpacked):
             pass

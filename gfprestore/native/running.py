@@ -15,9 +15,6 @@ from gfprestore.machine import usable_cores
 from gfprestore.native.library import Library, Step
 from gfprestore.native.operands import Array, Buffer, Features
 
-TILED_PRODUCTS = 36
-"""Products of one tile of 4x4 outputs."""
-
 BLOCK_MEMORY = 1 << 19
 """Bytes of a thread's block of tiles: half of what a core keeps near itself."""
 
@@ -51,6 +48,7 @@ class Program:
     ) -> None:
         self._library = library
         self._half = half
+        self._fields = steps
         self.memory_size = len(memory)
         """Bytes of the memory that its features lie in."""
         self._memory = memory
@@ -60,6 +58,10 @@ class Program:
         self._progress = np.zeros((len(steps), 2), np.int32)
         self.scratch_size: int = library.scratch_size(ctypes.addressof(self._steps), len(steps), BLOCK_MEMORY)
         """Bytes of every thread's scratch memory."""
+
+    def sibling(self) -> Program:
+        """The same program with features of its own, so that both may run at once."""
+        return Program(self._library, self._half, self._fields, self._places, aligned(self.memory_size))
 
     def _bind(self, fields: dict[str, Any]) -> Step:
         return Step(**{name: self._address(value) for name, value in fields.items()})
@@ -102,19 +104,23 @@ class Program:
 
 
 class Crew:
-    """The threads that run programs, one program at a time, each with scratch memory of its own."""
+    """The threads that run programs, each with scratch memory of its own."""
 
     def __init__(self) -> None:
         self.threads = count_threads()
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="kernels")
         self._scratch: list[NDArray[np.uint8]] = []
 
-    def run(self, program: Program) -> None:
-        """Run a program from its first step to its last."""
-        if not self._scratch or len(self._scratch[0]) < program.scratch_size:
-            self._scratch = [aligned(program.scratch_size) for _ in range(self.threads)]
-        program.prepare()
-        runs = [self.pool.submit(program.run, self.threads, scratch) for scratch in self._scratch]
+    def run(self, *programs: Program) -> None:
+        """Run programs from their first step to their last, at most as many as there are threads, which they share."""
+        size = max(program.scratch_size for program in programs)
+        if not self._scratch or len(self._scratch[0]) < size:
+            self._scratch = [aligned(size) for _ in range(self.threads)]
+        runs = []
+        for index, program in enumerate(programs):
+            program.prepare()
+            own = self._scratch[index :: len(programs)]
+            runs += [self.pool.submit(program.run, len(own), scratch) for scratch in own]
         for run in runs:
             run.result()
 

@@ -69,11 +69,18 @@ static inline int most_of(int a, int b) { return a > b ? a : b; }
 /* Of the leaky ReLU of the channels from c on. */
 static inline Vector slope_of(const Step *s, int c) { return s->slopes ? load(s->slopes + c) : (Vector){0} + s->slope; }
 
+/* Noise of the channels from c on, and of these at a pixel. */
+static inline const float *noise_of(const Step *s, int c) { return s->stride_noise ? s->noise + c % s->stride_noise : s->noise; }
+
+static inline Vector noise_at(const Step *s, const float *noise, Index pixel) {
+    return s->stride_noise ? load(noise + pixel * s->stride_noise) : (Vector){0} + noise[pixel];
+}
+
 /* What follows a convolution for the channels from c on of the pixel at `pixel`. */
 static inline Vector activate(const Step *s, Vector value, Index pixel, int c) {
     if (s->gain) value *= load(s->gain + c);
     if (s->bias) value += load(s->bias + c);
-    if (s->noise) value += s->noise[pixel];
+    if (s->noise) value += noise_at(s, noise_of(s, c), pixel);
     value = leaky(value, slope_of(s, c));
     if (s->scale && c >= s->kept) {
         Index at = pixel * (s->channels_out - s->kept) + c - s->kept;
