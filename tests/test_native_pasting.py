@@ -45,17 +45,23 @@ def read(image: np.ndarray, points: np.ndarray, kernel) -> np.ndarray:
     return total
 
 
-def slow_paste(window, base, change, mask, to_change, original=None, tone=None, room=None) -> np.ndarray:
-    """What `paste_face` is to make of a window."""
+def slow_paste(
+    window, base, change, mask, to_change, original=None, tone=None, room=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `paste_face` is to make of a window, and where a rounding is so close to a tie that floats may miss it."""
     height, width = window.shape[:2]
+    most = np.iinfo(window.dtype).max
     rows, columns = np.mgrid[:height, :width]
     points = map_points(to_change, np.stack([columns.ravel(), rows.ravel()], axis=1))
     added = change.astype(np.float64) - (0 if original is None else original)
     moved = read(added, points, cubic).reshape(height, width, 3) + (0 if tone is None else tone)
-    target = np.rint(base + moved).clip(0, np.iinfo(window.dtype).max)
+    target = np.rint(base + moved).clip(0, most)
     weight = read(mask[..., None], points, linear).reshape(height, width, 1)
     weight = weight * (1 if room is None else room[..., None])
-    return np.rint(window + (target - window) * weight).astype(window.dtype)
+    blended = window + (target - window) * weight
+    # Floats of 24 bits, sums of 16 of them, and positions to 2^-18 of a pixel.
+    ties = [np.abs(value - np.floor(value) - 0.5) < 5e-6 * most for value in (base + moved, blended)]
+    return np.rint(blended).astype(window.dtype), ties[0] | ties[1]
 
 
 def some_mask(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -82,12 +88,10 @@ def smooth(shape: tuple[int, ...], most: float, rng: np.random.Generator) -> np.
     return cv2.GaussianBlur(rng.uniform(0, most, shape).astype(np.float32), (0, 0), 1.0)
 
 
-def assert_equal_but_for_ties(result: np.ndarray, expected: np.ndarray, dtype: type) -> None:
-    # Where the target's rounding falls the other way, so may that of the blend: one level of either dtype.
+def assert_equal_but_for_ties(result: np.ndarray, expected: np.ndarray, ties: np.ndarray) -> None:
     difference = np.abs(result.astype(int) - expected.astype(int))
     assert difference.max() <= 1
-    # Floats tell positions to 2^-15 of a pixel here, which 16 bits are fine enough to show now and then.
-    assert difference.mean() < (0.001 if dtype == np.uint8 else 0.05)
+    assert not difference[~ties].any()
 
 
 @settings(max_examples=60, deadline=None)
@@ -122,14 +126,14 @@ def test_as_the_formula(
         "room": rng.random((height, width), np.float32) if has_room else None,
     }
     base = rng.integers(0, most, window.shape, dtype, endpoint=True) if has_base else window
-    expected = canvas.copy()
-    expected[2:-2, 3:-3] = slow_paste(window, base, change, mask, to_change, **more)
+    expected, ties = slow_paste(window, base, change, mask, to_change, **more)
     for library in LIBRARIES:
         result = canvas.copy()
         inside = result[2:-2, 3:-3]
         pasting.paste_face(library, inside, base if has_base else inside, change, mask, to_change, **more)
-        assert_equal_but_for_ties(result, expected, dtype)
-        assert np.array_equal(result[:2], canvas[:2]) and np.array_equal(result[:, -3:], canvas[:, -3:])
+        assert_equal_but_for_ties(inside, expected, ties)
+        inside[:] = window
+        np.testing.assert_array_equal(result, canvas)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
