@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.bands import FloatImage, band_gains, count_octaves, join_bands, split_bands
+from gfprestore.bands import FloatImage, band_gains, count_octaves, join_bands, scale_channels, split_bands
 from gfprestore.detail import (
     FRAME_SAMPLING,
     LEAST_GRADIENT,
@@ -178,7 +178,7 @@ def _change(seen: _Examined, drawn: FloatImage, settings: BlendSettings) -> Floa
     for octave, gain in enumerate([*gains, slow_gain]):
         change[octave] -= photo_bands[octave]
         if (gain != 1).any():
-            change[octave] *= gain
+            scale_channels(change[octave], gain)
     for octave, share in enumerate(shares):
         if share is not None:
             _weaken(change[octave], share)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.bands import FloatImage, join_bands, split_bands
+from gfprestore.bands import FloatImage, join_bands, scale_channels, split_bands
 from gfprestore.masks import oval_mask
 
 MAD_OF_NORMAL = 0.6745
@@ -117,7 +117,7 @@ def draw_grain(amounts: NDArray[np.float32], lightness: FloatImage, seed: int) -
         if deviation.any():
             shift = (seed % side, (seed // side) % side)
             pattern = np.roll(_noise_octave(side)[..., :channels], shift, axis=(0, 1))
-            pattern *= deviation
+            scale_channels(pattern, deviation)
             bands.append(pattern)
         else:
             bands.append(np.zeros((side, side, channels), np.float32))

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform, compose, invert, magnification, map_points, scaling
-from gfprestore.overlaps import Box, settle_overlaps
+from gfprestore.native import pasting
+from gfprestore.overlaps import Box, leave_room, shared_box
 from gfprestore.photo import Pixels
 
 # Of a face's box, the spread over which its tone follows that of a drawn background: narrower than the feather of its
@@ -47,8 +48,8 @@ class FacePatch:
 def paste_faces(canvas: Pixels, photo: Pixels, patches: Sequence[FacePatch], *, canvas_is_resized_photo: bool) -> None:
     """Blends restored faces into the upscaled photo, in place.
 
-    The faces are worked out before any is blended, so that no face's change is laid on top of another's, and where
-    masks overlap the larger face wins (`gfprestore.overlaps.settle_overlaps`).
+    Every face's change is added to the canvas as it was before any face, so that no face's change is laid on top of
+    another's, and where masks overlap the larger face wins (`gfprestore.overlaps.leave_room`).
 
     Args:
         canvas: The upscaled photo, RGB, dtype of `photo`, (H', W', 3). Pixels outside every mask stay bit-identical.
@@ -61,24 +62,126 @@ def paste_faces(canvas: Pixels, photo: Pixels, patches: Sequence[FacePatch], *, 
     """
     height, width = canvas.shape[:2]
     to_photo = scaling((width, height), (photo.shape[1], photo.shape[0]))
-    boxes, masks, targets, sizes = [], [], [], []
-    for patch in patches:
-        canvas_to_crop = compose(patch.to_crop, to_photo)
-        box = _masked_box(patch.mask, canvas_to_crop, (width, height))
-        if box is None:
-            continue
-        change = _warp_to_box(_difference(patch.restored, patch.original), canvas_to_crop, box, cv2.INTER_CUBIC)
-        base = _window(canvas, box)
-        if not canvas_is_resized_photo:
-            drawn, base = base, _resample_box(photo, to_photo, box)
-            change += _tone_between(base, drawn)
-        boxes.append(box)
-        masks.append(_warp_mask(patch.mask, canvas_to_crop, box))
-        targets.append(_changed(base, change))
-        sizes.append(1 / magnification(patch.to_crop))
-    masks = settle_overlaps(boxes, masks, sizes)
-    for index in sorted(range(len(boxes)), key=sizes.__getitem__):
-        _blend(_window(canvas, boxes[index]), targets[index], masks[index])
+    placed = [_place(patch, compose(patch.to_crop, to_photo), (width, height)) for patch in patches]
+    # Smallest first; of equals the first wins, and so comes last.
+    faces = sorted((face for face in reversed(placed) if face is not None), key=lambda face: face.size)
+    grounds = []
+    for rank, face in enumerate(faces):
+        if canvas_is_resized_photo:
+            is_touched = any(shared_box(face.box, smaller.box) for smaller in faces[:rank])
+            window = _window(canvas, face.box)
+            grounds.append(_Ground(window.copy() if is_touched else window, None))
+        else:
+            base = _resample_box(photo, to_photo, face.box)
+            grounds.append(_Ground(base, _tone_between(base, _window(canvas, face.box))))
+    for rank, (face, ground) in enumerate(zip(faces, grounds, strict=True)):
+        larger = faces[rank + 1 :]
+        room = leave_room(face.box, [(other.box, other.weights) for other in larger])
+        _paste(_window(canvas, face.box), ground, face, room)
+
+
+@dataclass(frozen=True, eq=False)
+class _PlacedFace:
+    """One face and where it lies on the canvas."""
+
+    box: Box
+    """Canvas pixels that its mask may touch."""
+
+    size: float
+    """Its crop's side in photo pixels, by the unit of the crop's side."""
+
+    change: NDArray[np.float32]
+    """What is added to the photo, and `original` with it; of the crop the part that the mask reaches, (h, w, 3)."""
+
+    original: Pixels | None
+    """Taken off `change`, (h, w, 3), dtype of the photo; None where that is done already."""
+
+    mask: NDArray[np.float32]
+    """Weight of the change, (h, w)."""
+
+    canvas_to_change: Transform
+    """Canvas pixel centres -> those of `change`."""
+
+    def from_window(self, box: Box) -> Transform:
+        """Returns pixel centres of a box of the canvas -> those of `change`."""
+        return compose(self.canvas_to_change, _shift(*box[:2]))
+
+    def weights(self, box: Box) -> NDArray[np.float32]:
+        """Returns the mask for a box of the canvas."""
+        # Linear, since a cubic warp would swing below zero and above one.
+        return cast(NDArray[np.float32], _warp(self.mask, self.from_window(box), _size_of(box), cv2.INTER_LINEAR))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """What a face's change is added to."""
+
+    base: Pixels
+    """The plainly resized photo in the face's box, before any face."""
+
+    tone: NDArray[np.float32] | None
+    """What the canvas is lighter and more coloured than that, small, (h, w, 3); None for nothing."""
+
+
+def _place(patch: FacePatch, canvas_to_crop: Transform, canvas_size: tuple[int, int]) -> _PlacedFace | None:
+    """Returns a face as it is pasted, or None where its mask lies outside the canvas or is empty.
+
+    Where the canvas is coarser than the crop, the crop is averaged down to the canvas's sampling first.
+    """
+    side = patch.mask.shape[0]
+    shrunk = max(1, round(side / max(1.0, magnification(canvas_to_crop))))
+    mask = patch.mask if shrunk == side else _shrink(patch.mask, shrunk)
+    canvas_to_crop = compose(scaling((side, side), (shrunk, shrunk)), canvas_to_crop)
+    rows, columns = np.flatnonzero(mask.max(axis=1)), np.flatnonzero(mask.max(axis=0))
+    if rows.size == 0:
+        return None
+    reached = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    box = _box_on_canvas(reached, canvas_to_crop, canvas_size)
+    if box is None:
+        return None
+    # Two pixels of cubic reach beyond the one of bilinear.
+    left, top = (max(0, low - 2) for low in reached[:2])
+    part = slice(top, reached[3] + 2), slice(left, reached[2] + 2)
+    original = None if shrunk != side else patch.original[part]
+    change = patch.restored if shrunk == side else _shrink(_difference(patch.restored, patch.original), shrunk)
+    change = np.asarray(change[part], np.float32)
+    size = 1 / magnification(patch.to_crop)
+    return _PlacedFace(box, size, change, original, mask[part], compose(_shift(-left, -top), canvas_to_crop))
+
+
+def _shrink(crop: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    return cast(NDArray[np.float32], cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def _box_on_canvas(reached: Box, canvas_to_crop: Transform, canvas_size: tuple[int, int]) -> Box | None:
+    """Returns the canvas pixels that a mask above zero in a box of the crop may touch; None outside the canvas."""
+    # Bilinear reading reaches one crop pixel beyond the last weight above zero.
+    left, top, right, bottom = reached[0] - 1, reached[1] - 1, reached[2], reached[3]
+    corners = map_points(invert(canvas_to_crop), [[left, top], [right, top], [left, bottom], [right, bottom]])
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, canvas_size)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, 0, canvas_size)
+    if (low >= high).any():
+        return None
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _paste(window: Pixels, ground: _Ground, face: _PlacedFace, room: NDArray[np.float32] | None) -> None:
+    """Blends a face into its window of the canvas, in place, with its mask weakened to the room that there is."""
+    tone = None if ground.tone is None else _enlarge_tone(ground.tone, _size_of(face.box))
+    to_change = face.from_window(face.box)
+    library = pasting.find_library()
+    if library is not None:
+        parts = face.change, face.mask, to_change
+        pasting.paste_face(library, window, ground.base, *parts, original=face.original, tone=tone, room=room)
+        return
+    change = face.change if face.original is None else _difference(face.change, face.original)
+    change = cast(NDArray[np.float32], _warp(change, to_change, _size_of(face.box), cv2.INTER_CUBIC))
+    if tone is not None:
+        change += tone
+    mask = face.weights(face.box)
+    if room is not None:
+        mask *= room
+    _blend(window, _changed(ground.base, change), mask)
 
 
 def _window(canvas: Pixels, box: Box) -> Pixels:
@@ -86,20 +189,8 @@ def _window(canvas: Pixels, box: Box) -> Pixels:
     return canvas[top:bottom, left:right]
 
 
-def _masked_box(mask: NDArray[np.float32], canvas_to_crop: Transform, canvas_size: tuple[int, int]) -> Box | None:
-    """Returns the canvas pixels that a mask may touch, or None where it lies outside the canvas or is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return None
-    # Bilinear reading reaches one crop pixel beyond the last weight above zero.
-    left, right, top, bottom = columns[0] - 1, columns[-1] + 1, rows[0] - 1, rows[-1] + 1
-    corners = map_points(invert(canvas_to_crop), [[left, top], [right, top], [left, bottom], [right, bottom]])
-    # One canvas pixel more, since a shrunk mask is averaged over its neighbours.
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - 1, 0, canvas_size)
-    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 2, 0, canvas_size)
-    if (low >= high).any():
-        return None
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+def _size_of(box: Box) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
 
 
 def _resample_box(photo: Pixels, to_photo: Transform, box: Box) -> Pixels:
@@ -119,45 +210,23 @@ def _shift(x: float, y: float) -> Transform:
 
 
 def _tone_between(base: Pixels, drawn: Pixels) -> NDArray[np.float32]:
-    """Returns what `drawn` is lighter and more coloured than `base`, smoothly, for every pixel of a box."""
+    """Returns what `drawn` is lighter and more coloured than `base`, smoothly, as a small picture of their box."""
     height, width = base.shape[:2]
     spread = _TONE_SHARE * max(height, width)
     shrinkage = max(1.0, spread / _TONE_SPREAD)
     size = max(1, round(width / shrinkage)), max(1, round(height / shrinkage))
     tone = cv2.resize(_difference(drawn, base), size, interpolation=cv2.INTER_AREA)
-    tone = cv2.GaussianBlur(tone, (0, 0), spread / shrinkage)
-    tone = cv2.resize(tone, (width, height), interpolation=cv2.INTER_LINEAR)
-    return cast(NDArray[np.float32], tone)
+    return cast(NDArray[np.float32], cv2.GaussianBlur(tone, (0, 0), spread / shrinkage))
+
+
+def _enlarge_tone(tone: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    return cast(NDArray[np.float32], cv2.resize(tone, size, interpolation=cv2.INTER_LINEAR))
 
 
 def _changed(base: Pixels, change: NDArray[np.float32]) -> Pixels:
     """Returns a box of the photo with a change added in full, rounded into the photo's dtype."""
     depth = cv2.CV_8U if base.dtype == np.uint8 else cv2.CV_16U
     return cast(Pixels, cv2.add(base, change, dtype=depth))
-
-
-def _warp_mask(mask: NDArray[np.float32], canvas_to_crop: Transform, box: Box) -> NDArray[np.float32]:
-    # Linear, since a cubic warp would swing below zero and above one.
-    return _warp_to_box(mask, canvas_to_crop, box, cv2.INTER_LINEAR)
-
-
-def _warp_to_box(
-    crop: NDArray[np.float32], canvas_to_crop: Transform, box: Box, interpolation: int
-) -> NDArray[np.float32]:
-    """Warps something in the crop's frame to a box of the canvas; beyond the crop its border pixels go on.
-
-    Where the canvas is coarser than the crop, the crop is averaged down to the canvas's sampling first.
-    """
-    left, top, right, bottom = box
-    box_to_crop = compose(canvas_to_crop, _shift(left, top))
-    crop_pixels_per_pixel = magnification(box_to_crop)
-    if crop_pixels_per_pixel > 1.0:
-        size = crop.shape[0]
-        shrunk = max(1, round(size / crop_pixels_per_pixel))
-        crop = cast(NDArray[np.float32], cv2.resize(crop, (shrunk, shrunk), interpolation=cv2.INTER_AREA))
-        box_to_crop = compose(scaling((size, size), (shrunk, shrunk)), box_to_crop)
-    warped = _warp(crop, box_to_crop, (right - left, bottom - top), interpolation)
-    return cast(NDArray[np.float32], warped)
 
 
 def _warp(source: NDArray[Any], target_to_source: Transform, size: tuple[int, int], interpolation: int) -> NDArray[Any]:

@@ -37,6 +37,9 @@ _FIT_SCALE = 3.0
 _LIGHT_STEPS = 65536
 """Entries of the table from light to sRGB: fine enough for its steepest part, near black."""
 
+_BAND_ROWS = 64
+"""Rows that are looked at together for colour."""
+
 
 class Tone(Enum):
     """How much colour of its own a photo has."""
@@ -64,13 +67,21 @@ def find_tone(pixels: Pixels) -> Tone:
     Returns:
         GRAY exactly where R = G = B in every pixel; TONED where a cubic in L explains a and b.
     """
-    if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2]):
+    if _is_gray(pixels):
         return Tone.GRAY
     height, width = pixels.shape[:2]
     shrink = min(1.0, JUDGED_SIDE / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cast(Pixels, cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
     return judge_chroma(pixels_to_lab(small))
+
+
+def _is_gray(pixels: Pixels) -> bool:
+    # In bands: a few rows of most photos tell.
+    bands = (pixels[top : top + _BAND_ROWS] for top in range(0, len(pixels), _BAND_ROWS))
+    return all(
+        np.array_equal(band[..., 0], band[..., 1]) and np.array_equal(band[..., 1], band[..., 2]) for band in bands
+    )
 
 
 def judge_chroma(lab: FloatImage) -> Tone:
@@ -126,8 +137,8 @@ def pixels_to_lab(pixels: Pixels) -> FloatImage:
     """
     # cv2's conversion from sRGB goes through a coarse table and is off by up to 0.45; its conversion from light is not.
     table = _light_of_level(np.iinfo(pixels.dtype).max + 1)
-    # cv2 looks up bytes four times faster than numpy.
-    light = cv2.LUT(pixels, table) if pixels.dtype == np.uint8 else table[pixels]
+    # cv2 looks up bytes four times faster than numpy, and numpy twice as fast where it need not refuse an index.
+    light = cv2.LUT(pixels, table) if pixels.dtype == np.uint8 else np.take(table, pixels, mode="clip")
     return np.asarray(cv2.cvtColor(light, cv2.COLOR_LRGB2LAB), np.float32)
 
 
@@ -144,7 +155,7 @@ def lab_to_unit(lab: FloatImage) -> FloatImage:
     np.clip(light, 0, 1, out=light)
     light *= np.float32(_LIGHT_STEPS - 1)
     light += np.float32(0.5)
-    return np.asarray(_level_of_light()[light.astype(np.uint16)], np.float32)
+    return np.take(_level_of_light(), light.astype(np.uint16), mode="clip")
 
 
 @lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfprestore.bands import band_gains, count_octaves, join_bands, split_bands
+from gfprestore.bands import band_gains, count_octaves, join_bands, scale_channels, split_bands
 
 
 @pytest.mark.parametrize(("size", "octaves"), [(32, 1), (64, 2), (100, 2), (256, 4), (512, 5), (1024, 6)])
@@ -82,3 +82,12 @@ def test_a_change_weighed_by_gains_grows_with_strength(seed, one, other):
         weighed = [band * gain for band, gain in zip(bands[:-1], gains, strict=True)]
         sizes.append(np.linalg.norm(join_bands([*weighed, np.zeros_like(bands[-1])])))
     assert sizes[0] <= sizes[1] * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 3), (5, 4, 1), (1, 1, 3)])
+def test_channels_are_scaled_in_place_each_by_its_gain(shape):
+    rng = np.random.default_rng(0)
+    band, gains = rng.standard_normal((*shape, 2)).astype(np.float32)[..., 0], rng.random(shape[2]).astype(np.float32)
+    expected = band * gains
+    scale_channels(band, gains)
+    np.testing.assert_array_equal(band, expected)

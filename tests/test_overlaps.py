@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfprestore.overlaps import settle_overlaps
+from gfprestore.overlaps import leave_room
 
 
 def _steepest(mask):
@@ -32,31 +32,51 @@ def _patches(draw):
     return boxes, masks, sizes
 
 
+def _room(index, boxes, masks, sizes):
+    """Factors of one mask beside those of larger faces; of equals the first is the larger."""
+
+    def weights(other):
+        x, y = boxes[other][:2]
+        return lambda box: masks[other][box[1] - y : box[3] - y, box[0] - x : box[2] - x]
+
+    mine = (sizes[index], -index)
+    larger = [other for other in range(len(sizes)) if (sizes[other], -other) > mine]
+    return leave_room(boxes[index], [(boxes[other], weights(other)) for other in larger])
+
+
 @settings(max_examples=60, deadline=None)
 @given(_patches())
-def test_settled_masks_leave_room_for_larger_faces(patches):
+def test_masks_leave_room_for_larger_faces(patches):
     boxes, masks, sizes = patches
     copies = [mask.copy() for mask in masks]
-    settled = settle_overlaps(boxes, masks, sizes)
     largest = max(range(len(sizes)), key=lambda index: (sizes[index], -index))
-    assert settled[largest] is masks[largest]
+    assert _room(largest, boxes, masks, sizes) is None
     total = np.zeros((100, 100))
-    for box, mask, before, result in zip(boxes, masks, copies, settled, strict=True):
-        assert np.array_equal(mask, before)
-        assert (result <= mask).all() and (result >= 0).all()
-        total[box[1] : box[3], box[0] : box[2]] += result
+    for index, (box, mask) in enumerate(zip(boxes, copies, strict=True)):
+        room = _room(index, boxes, masks, sizes)
+        if room is not None:
+            assert room.shape == mask.shape
+            assert (room <= 1).all() and (room >= 0).all()
+            mask = mask * room
+        total[box[1] : box[3], box[0] : box[2]] += mask
     assert total.max() <= 1 + 1e-5
+    assert all(np.array_equal(mask, before) for mask, before in zip(masks, copies, strict=True))
 
 
 def test_faces_that_do_not_touch_are_left_as_they_are():
-    masks = [_bump(20, 20), _bump(30, 30)]
-    settled = settle_overlaps([(0, 0, 20, 20), (20, 0, 50, 30)], masks, [20.0, 30.0])
-    assert all(one is other for one, other in zip(settled, masks, strict=True))
+    boxes, masks = [(0, 0, 20, 20), (20, 0, 50, 30)], [_bump(20, 20), _bump(30, 30)]
+    assert _room(0, boxes, masks, [20.0, 30.0]) is None
+
+
+def test_a_box_whose_mask_is_empty_takes_no_room():
+    boxes, masks = [(0, 0, 20, 20), (10, 0, 40, 30)], [_bump(20, 20), np.zeros((30, 30), np.float32)]
+    assert _room(0, boxes, masks, [20.0, 30.0]) is None
 
 
 def test_where_two_faces_meet_neither_shows_twice_and_nothing_steps():
     large, small = _bump(80, 80), _bump(60, 60)
-    settled = settle_overlaps([(0, 0, 80, 80), (50, 10, 110, 70)], [large, small], [80.0, 60.0])[1]
+    room = _room(1, [(0, 0, 80, 80), (50, 10, 110, 70)], [large, small], [80.0, 60.0])
+    settled = small * room
     covering = large[10:70, 50:80]
     assert not settled[:, :30][covering == 1].any()
     # The product of both weights is what makes a double edge: a plain overlay lets it reach a quarter.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,11 +12,23 @@ from hypothesis import strategies as st
 from gfprestore.align import FACE_TEMPLATE, align_face
 from gfprestore.geometry import compose, invert, map_points, scaling
 from gfprestore.masks import border_mask
+from gfprestore.native import pasting
 from gfprestore.paste import FacePatch, paste_faces
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata
 from gfprestore.resize import output_size, resize_photo
 
 SIZE = 512
+
+
+@pytest.fixture(params=["compiled", "cv2"], autouse=True, scope="module")
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every rule holds with the kernels and without."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "cv2":
+            patch.setattr(pasting, "find_library", lambda: None)
+        elif pasting.find_library() is None:
+            pytest.skip("no kernels are built for this processor")
+        yield
 
 
 def textured_photo(height: int = 300, width: int = 400, dtype: type = np.uint8, seed: int = 0) -> Photo:

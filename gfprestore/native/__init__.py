@@ -2,6 +2,7 @@
 
 `program.c` and the files that it includes run a list of steps; `network.py` writes GFP-GAN as such a list,
 `upscaler.py` Real-ESRGAN's RRDBNet and `detector.py` RetinaFace. Beside them are kernels that enlarge photos and cut
-faces out of them, which `resampling.py` calls. Where the package was built without a compiler, or the processor has no
-kernels here, `gfprestore.engine` runs the networks, and OpenCV resamples.
+faces out of them, which `resampling.py` calls, and one that brings faces back, for `pasting.py`. Where the package was
+built without a compiler, or the processor has no kernels here, `gfprestore.engine` runs the networks, and OpenCV
+resamples and pastes.
 """

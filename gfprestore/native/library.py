@@ -75,6 +75,9 @@ class Library:
         for function in (self.convert_rows, self.warp_rows):
             function.argtypes = [pointer, integer, integer]
             function.restype = None
+        self.paste_face = self._library.paste_face
+        self.paste_face.argtypes = [pointer]
+        self.paste_face.restype = None
         self.panel: int = self._library.panel_width()
         """Channels that a product holds in registers: two vectors."""
         self.lanes = self.panel // 2

@@ -8,6 +8,7 @@
 #include "blocks.h"
 #include "convolve.h"
 #include "enlarge.h"
+#include "paste.h"
 #include "separable.h"
 #include "steps.h"
 #include "warp.h"

@@ -122,9 +122,30 @@ typedef struct {
     int32_t bytes; /* of a sample: 1 or 2 */
 } Warp;
 
+#define PAD_BEFORE 2                      /* pixels repeated to the left of a face and above it, ... */
+#define PAD_AFTER 3                       /* ... to its right and below */
+#define PADS (PAD_BEFORE + PAD_AFTER)
+
+/* A face to bring back into its photo, see paste.h. */
+typedef struct {
+    void *canvas;          /* [height][width][3], uint8 or uint16 */
+    const void *base;      /* the same of what the change is added to; may be the canvas */
+    const float *tone;     /* [height][width][3], added to the change, or NULL */
+    const float *room;     /* [height][width], factors of the mask, or NULL */
+    const float *change;   /* [face_height][face_width][3] */
+    const void *original;  /* the same in the canvas's type, taken off the change, or NULL */
+    const float *mask;     /* [face_height][face_width] */
+    float *face;           /* memory for [PADS + face_height][PADS + face_width][4] */
+    double to_face[6];     /* of the canvas's pixel (x, y) the one of the face: 2 x 3 */
+    Index canvas_line, base_line, change_line, original_line, mask_line; /* bytes from one row to the next */
+    int32_t height, width, face_height, face_width;
+    int32_t bytes;         /* of a colour: 1 or 2 */
+} Paste;
+
 EXPORT Index enlarge_scratch(void);
 EXPORT void enlarge(const Enlargement *e, int first, int last, float *scratch);
 EXPORT void convert_rows(const Warp *w, int first, int last);
 EXPORT void warp_rows(const Warp *w, int first, int last);
+EXPORT void paste_face(const Paste *p);
 
 #endif
