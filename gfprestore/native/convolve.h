@@ -31,11 +31,13 @@ INLINE void multiply_panel(const Step *s, const void *v, Index at, Index weight,
     (void)half;
 }
 
-static void multiply_tiles(const Step *s, int tiles, const void *v, Index plane_v, float *m, Index plane_m, int half) {
+/* The panels from `from` up to `to`. */
+static void multiply_tiles(const Step *s, int tiles, int from, int to, const void *v, Index plane_v, float *m, Index plane_m,
+                           int half) {
     Index panel_size = (Index)s->channels_in * PANEL;
     int panels = count_panels(s), whole = s->channels_out / PANEL;
     for (int k = 0; k < products_of(tile_of(s)); k++)
-        for (int panel = 0; panel < panels; panel++)
+        for (int panel = from; panel < to; panel++)
             for (int t = 0; t < tiles; t += ROWS) {
                 Index at = k * plane_v + (Index)t * s->channels_in, weight = (k * panels + panel) * panel_size;
                 float *c = m + k * plane_m + (Index)t * s->channels_out + panel * PANEL;
@@ -136,14 +138,16 @@ INLINE void finish_tile(const Step *s, int ty, int tx, int c, const Window *resi
         }
 }
 
-INLINE void scatter_tiles_as(const Step *s, int first, int tiles, const float *m, Index plane, int flags, int tile) {
+/* The channels from `from` up to `to`. */
+INLINE void scatter_tiles_as(const Step *s, int first, int tiles, int from, int to, const float *m, Index plane, int flags,
+                             int tile) {
     int across = count_tiles(s->width, tile), doubles = flags & DOUBLES_RESIDUAL;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
         int rows = least(tile, s->height - tile * ty), columns = least(tile, s->width - tile * tx);
         Window at = {0};
         if (doubles) at = find_half_window(s->residual, s->height / 2, s->width / 2, s->stride_residual, ty, tx, tile);
-        for (int c = 0; c < s->channels_out; c += LANES) {
+        for (int c = from; c < to; c += LANES) {
             Outputs y;
             read_products(m, (Index)t * s->channels_out + c, plane, tile, y);
             if (rows == tile && columns == tile)
@@ -154,14 +158,14 @@ INLINE void scatter_tiles_as(const Step *s, int first, int tiles, const float *m
     }
 }
 
-static void scatter_tiles(const Step *s, int first, int tiles, const float *m, Index plane) {
+static void scatter_tiles(const Step *s, int first, int tiles, int from, int to, const float *m, Index plane) {
     switch (s->flags & (HALVES_OUTPUT | DOUBLES_RESIDUAL | LARGE_TILES)) {
-    case HALVES_OUTPUT: scatter_tiles_as(s, first, tiles, m, plane, HALVES_OUTPUT, 4); break;
-    case HALVES_OUTPUT | LARGE_TILES: scatter_tiles_as(s, first, tiles, m, plane, HALVES_OUTPUT, 6); break;
-    case DOUBLES_RESIDUAL: scatter_tiles_as(s, first, tiles, m, plane, DOUBLES_RESIDUAL, 4); break;
-    case DOUBLES_RESIDUAL | LARGE_TILES: scatter_tiles_as(s, first, tiles, m, plane, DOUBLES_RESIDUAL, 6); break;
-    case LARGE_TILES: scatter_tiles_as(s, first, tiles, m, plane, 0, 6); break;
-    default: scatter_tiles_as(s, first, tiles, m, plane, 0, 4);
+    case HALVES_OUTPUT: scatter_tiles_as(s, first, tiles, from, to, m, plane, HALVES_OUTPUT, 4); break;
+    case HALVES_OUTPUT | LARGE_TILES: scatter_tiles_as(s, first, tiles, from, to, m, plane, HALVES_OUTPUT, 6); break;
+    case DOUBLES_RESIDUAL: scatter_tiles_as(s, first, tiles, from, to, m, plane, DOUBLES_RESIDUAL, 4); break;
+    case DOUBLES_RESIDUAL | LARGE_TILES: scatter_tiles_as(s, first, tiles, from, to, m, plane, DOUBLES_RESIDUAL, 6); break;
+    case LARGE_TILES: scatter_tiles_as(s, first, tiles, from, to, m, plane, 0, 6); break;
+    default: scatter_tiles_as(s, first, tiles, from, to, m, plane, 0, 4);
     }
 }
 
@@ -170,24 +174,56 @@ static Index winograd_memory(const Step *s, int tiles) {
     return products_of(tile_of(s)) * ((Index)tiles * (s->channels_in + s->channels_out) + 3 * PADDING);
 }
 
-static int tiles_in_block(const Step *s, Index memory, int threads) {
-    int tiles = count_all_tiles(s);
-    /* Weights are read once for a block: wide layers, whose weights fill the caches, take more tiles than fit there. */
-    int most = FEWEST_TILES;
-    while (winograd_memory(s, most + ROWS) <= memory) most += ROWS;
-    /* As many blocks for every thread, none much smaller than the others. */
-    int rounds = (tiles + threads * most - 1) / (threads * most);
-    int even = (tiles + threads * rounds - 1) / (threads * rounds);
-    return least(most, (even + ROWS - 1) / ROWS * ROWS);
+/* How a convolution is shared out: blocks of tiles, and of their results parts of the panels; 0 for other steps. */
+typedef struct {
+    int tiles, parts;
+} Split;
+
+#define TRANSFORM 11 /* cycles for a vector of values or of products; a product of two vectors takes one */
+#define RELOAD 0.6   /* rows of a product that reading its weights takes as long as */
+#define MOST_PARTS 4
+
+static inline int count_blocks_of(const Step *s, Split split) {
+    return (count_all_tiles(s) + split.tiles - 1) / split.tiles * split.parts;
 }
 
-static void run_winograd(const Step *s, int block, int tiles_each, float *memory, int half) {
-    int first = block * tiles_each, count = least(tiles_each, count_all_tiles(s) - first);
-    Index plane_v = (Index)tiles_each * s->channels_in + 2 * PADDING, plane_m = (Index)tiles_each * s->channels_out + PADDING;
+/* Cycles until the last of some threads is done, but for a factor that is the same for every split. */
+static double time_of(const Step *s, Split split, int threads, int half) {
+    double outputs = (double)s->channels_out / split.parts, rows = (split.tiles + ROWS - 1) / ROWS * ROWS + RELOAD;
+    double each = TRANSFORM * split.tiles * (s->channels_in + outputs) + s->channels_in * outputs * rows * (half ? 0.5 : 1);
+    return (count_blocks_of(s, split) + threads - 1) / threads * each;
+}
+
+/* The largest block whose values and products stay near, or of so many tiles that reading its weights is worth it. */
+static int most_tiles(const Step *s, Index memory) {
+    int tiles = FEWEST_TILES;
+    while (tiles < count_all_tiles(s) && winograd_memory(s, tiles + ROWS) <= memory) tiles += ROWS;
+    return tiles;
+}
+
+/* Large blocks read the weights less often, small ones leave no thread without work at the end. Where there are few tiles
+   several blocks read the same ones, each for a part of the results. */
+static Split split_tiles(const Step *s, Index memory, int threads, int half) {
+    Split best = {0};
+    double shortest = 0;
+    int most = most_tiles(s, memory);
+    for (int tiles = most; tiles >= ROWS; tiles = tiles / 2 / ROWS * ROWS)
+        for (int parts = 1; parts <= MOST_PARTS && count_panels(s) % parts == 0; parts *= 2) {
+            Split split = {tiles, parts};
+            double time = time_of(s, split, threads, half);
+            if (!best.tiles || time < shortest) best = split, shortest = time;
+        }
+    return best;
+}
+
+static void run_winograd(const Step *s, int block, Split split, float *memory, int half) {
+    int first = block / split.parts * split.tiles, count = least(split.tiles, count_all_tiles(s) - first);
+    int panels = count_panels(s) / split.parts, panel = block % split.parts * panels;
+    Index plane_v = (Index)split.tiles * s->channels_in + 2 * PADDING, plane_m = (Index)split.tiles * s->channels_out + PADDING;
     float *m = memory + products_of(tile_of(s)) * plane_v;
     gather_tiles(s, first, count, memory, plane_v, half);
-    multiply_tiles(s, count, memory, plane_v, m, plane_m, half);
-    scatter_tiles(s, first, count, m, plane_m);
+    multiply_tiles(s, count, panel, panel + panels, memory, plane_v, m, plane_m, half);
+    scatter_tiles(s, first, count, panel * PANEL, least((panel + panels) * PANEL, s->channels_out), m, plane_m);
     finish_stores();
 }
 

@@ -29,12 +29,12 @@ typedef struct {
     _Atomic int32_t next, done;
 } Progress;
 
-static int count_blocks(const Step *s, Index memory, int threads, int *tiles_each) {
+static int count_blocks(const Step *s, Index memory, int threads, int half, Split *split) {
     if (s->flags & FEEDS_NEXT) return (s[count_chain(s) - 1].height + BAND - 1) / BAND;
     switch (s->kind) {
     case STEP_WINOGRAD:
-        *tiles_each = tiles_in_block(s, memory, threads);
-        return (count_all_tiles(s) + *tiles_each - 1) / *tiles_each;
+        *split = split_tiles(s, memory, threads, half);
+        return count_blocks_of(s, *split);
     case STEP_MATMUL:
         return count_products(s) * count_panels(s);
     case STEP_CONVOLVE:
@@ -52,13 +52,13 @@ static int count_blocks(const Step *s, Index memory, int threads, int *tiles_eac
     }
 }
 
-static void run_block(const Step *s, int block, int tiles_each, float *memory, int half) {
+static void run_block(const Step *s, int block, Split split, float *memory, int half) {
     if (s->flags & FEEDS_NEXT) {
         run_chain(s, block, memory);
         return;
     }
     switch (s->kind) {
-    case STEP_WINOGRAD: run_winograd(s, block, tiles_each, memory, half); break;
+    case STEP_WINOGRAD: run_winograd(s, block, split, memory, half); break;
     case STEP_MATMUL: run_matmul(s, block, memory); break;
     case STEP_FILTER_PIXELS:
         filter_pixels(s, block, memory, (float *)s->y + (Index)block * s->width * s->stride_out);
@@ -88,9 +88,10 @@ static void run_block(const Step *s, int block, int tiles_each, float *memory, i
 EXPORT void run_program(const Step *steps, int count, Progress *progress, int threads, float *memory,
                         Index block_size, int half) {
     for (int i = 0; i < count; i += count_chain(steps + i)) {
-        int tiles_each = 0, block, blocks = count_blocks(steps + i, block_size / 4, threads, &tiles_each);
+        Split split = {0};
+        int block, blocks = count_blocks(steps + i, block_size / 4, threads, half, &split);
         while ((block = atomic_fetch_add_explicit(&progress[i].next, 1, memory_order_relaxed)) < blocks) {
-            run_block(steps + i, block, tiles_each, memory, half);
+            run_block(steps + i, block, split, memory, half);
             atomic_fetch_add_explicit(&progress[i].done, 1, memory_order_release);
         }
         for (int spin = 0; atomic_load_explicit(&progress[i].done, memory_order_acquire) < blocks; spin++)
