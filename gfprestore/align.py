@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform, compose, invert, magnification, map_points, scaling
-from gfprestore.native.resampling import kernels, warp_lanczos
+from gfprestore.native.library import load_library
+from gfprestore.native.resampling import warp_lanczos
 from gfprestore.photo import AlignedFace, DetectedFace, Photo, Pixels
 
 FACE_TEMPLATE: NDArray[np.float64] = np.array(
@@ -109,7 +110,7 @@ def cut_crop(pixels: Pixels, to_crop: Transform, size: int) -> Pixels:
         RGB, dtype of `pixels`, (size, size, 3).
     """
     window, to_crop = _shrunk_window(pixels, to_crop, size)
-    library = kernels()
+    library = load_library()
     if library is not None:
         return warp_lanczos(library, window, to_crop, size)
     # This places samples on a grid of 1/32 pixel.

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform, compose, invert, magnification, map_points, scaling
-from gfprestore.native import pasting
+from gfprestore.native.library import load_library
+from gfprestore.native.pasting import paste_face
 from gfprestore.overlaps import Box, leave_room, shared_box
 from gfprestore.photo import Pixels
 
@@ -169,10 +170,10 @@ def _paste(window: Pixels, ground: _Ground, face: _PlacedFace, room: NDArray[np.
     """Blends a face into its window of the canvas, in place, with its mask weakened to the room that there is."""
     tone = None if ground.tone is None else _enlarge_tone(ground.tone, _size_of(face.box))
     to_change = face.from_window(face.box)
-    library = pasting.find_library()
+    library = load_library()
     if library is not None:
         parts = face.change, face.mask, to_change
-        pasting.paste_face(library, window, ground.base, *parts, original=face.original, tone=tone, room=room)
+        paste_face(library, window, ground.base, *parts, original=face.original, tone=tone, room=room)
         return
     change = face.change if face.original is None else _difference(face.change, face.original)
     change = cast(NDArray[np.float32], _warp(change, to_change, _size_of(face.box), cv2.INTER_CUBIC))

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.native.resampling import enlarge_lanczos, kernels
+from gfprestore.native.library import load_library
+from gfprestore.native.resampling import enlarge_lanczos
 from gfprestore.photo import Pixels
 
 Enlargement = Literal["lanczos", "linear"]
@@ -79,7 +80,7 @@ def _resize_axes(pixels: NDArray[Any], size: tuple[int, int], enlargement: Enlar
 
 
 def _enlarge(pixels: Pixels, size: tuple[int, int], enlargement: Enlargement) -> Pixels:
-    library = kernels() if enlargement == "lanczos" else None
+    library = load_library() if enlargement == "lanczos" else None
     if library is not None:
         return enlarge_lanczos(library, pixels, size)
     # Lanczos takes OpenCV eight times as long.

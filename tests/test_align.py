@@ -21,6 +21,7 @@ from gfprestore.align import (
     whole_photo_face,
 )
 from gfprestore.geometry import invert, map_points, scaling
+from gfprestore.native.library import load_library
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata
 from gfprestore.resize import resize_photo
 
@@ -31,7 +32,7 @@ landmark_noise = st.lists(st.tuples(st.floats(-20, 20), st.floats(-20, 20)), min
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the kernels, where there are any, and without."""
     if request.param == "OpenCV":
-        monkeypatch.setattr(align, "kernels", lambda: None)
+        monkeypatch.setattr(align, "load_library", lambda: None)
 
 
 def smooth_values(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -101,7 +102,7 @@ def test_crop_samples_the_photo_where_the_transform_says(
     to_crop = np.column_stack([turn, [32, 32] - turn @ [160, 120]])
     with pytest.MonkeyPatch.context() as patch:
         if not has_kernels:
-            patch.setattr(align, "kernels", lambda: None)
+            patch.setattr(align, "load_library", lambda: None)
         crop = cut_crop(pixels, to_crop, 64)
     points = np.random.default_rng(0).integers(0, 64, (50, 2))
     expected = smooth_values(*map_points(invert(to_crop), points).T) * unit
@@ -147,7 +148,7 @@ def test_whole_photo_as_crop() -> None:
 
 def test_a_crop_is_part_of_the_plainly_enlarged_photo() -> None:
     """To the level: in a face that is enlarged, the kernels see the positions that resizing sees."""
-    if align.kernels() is None:
+    if load_library() is None:
         pytest.skip("OpenCV places samples on a grid of 1/32 pixel")
     pixels = np.random.default_rng(2).integers(0, 256, (90, 70, 3), dtype=np.uint8)
     enlarged = resize_photo(pixels, (210, 270)).astype(int)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gfprestore import paste
 from gfprestore.align import FACE_TEMPLATE, align_face
 from gfprestore.geometry import compose, invert, map_points, scaling
 from gfprestore.masks import border_mask
-from gfprestore.native import pasting
+from gfprestore.native.library import load_library
 from gfprestore.paste import FacePatch, paste_faces
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata
 from gfprestore.resize import output_size, resize_photo
@@ -25,8 +26,8 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every rule holds with the kernels and without."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "cv2":
-            patch.setattr(pasting, "find_library", lambda: None)
-        elif pasting.find_library() is None:
+            patch.setattr(paste, "load_library", lambda: None)
+        elif load_library() is None:
             pytest.skip("no kernels are built for this processor")
         yield
 

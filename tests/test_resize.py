@@ -21,7 +21,7 @@ LEVELS = {np.uint8: 2, np.uint16: 3}
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the kernels, where there are any, and without."""
     if request.param == "OpenCV":
-        monkeypatch.setattr(resize, "kernels", lambda: None)
+        monkeypatch.setattr(resize, "load_library", lambda: None)
 
 
 def lanczos_weights(new: int, old: int) -> np.ndarray:
@@ -108,7 +108,7 @@ def test_flat_stays_flat_at_any_size(
     for dtype, level in ((np.uint8, value >> 8), (np.uint16, value)):
         with pytest.MonkeyPatch.context() as patch:
             if not has_kernels:
-                patch.setattr(resize, "kernels", lambda: None)
+                patch.setattr(resize, "load_library", lambda: None)
             found = resize_photo(np.full((old[1], old[0], 3), level, dtype), new, enlargement)
         assert found.shape == (new[1], new[0], 3)
         assert (found == level).all()

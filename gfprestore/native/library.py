@@ -10,8 +10,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import torch
-
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "compiled"
@@ -103,7 +101,10 @@ def kinds() -> tuple[str, ...]:
         return ("neon",)
     if machine not in ("x86_64", "amd64"):
         return ()
-    # torch tells what the processor has and, through ATEN_CPU_CAPABILITY, what its user allows.
+    # torch tells what the processor has and, through ATEN_CPU_CAPABILITY, what its user allows. It is imported here,
+    # since what neither resizes nor restores need not wait for it.
+    import torch
+
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == "AVX512":
         return ("avx512bf16", "avx512", "avx2") if _flag("avx512_bf16") else ("avx512", "avx2")

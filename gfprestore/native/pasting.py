@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform
+from gfprestore.native.library import Library
 from gfprestore.photo import Pixels
-
-if TYPE_CHECKING:
-    from gfprestore.native.library import Library
 
 # Pixels that the kernel repeats around a face, on both sides together: PADS of program.h.
 _PADS = 5
@@ -52,14 +50,6 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def find_library() -> Library | None:
-    """The kernels for this processor, or None where there are none."""
-    # torch comes along, which whoever restores faces has loaded by now.
-    from gfprestore.native.library import load_library
-
-    return load_library()
 
 
 def paste_face(

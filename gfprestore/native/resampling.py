@@ -12,17 +12,15 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform, invert
+from gfprestore.native.library import Library
 from gfprestore.photo import Pixels
-
-if TYPE_CHECKING:
-    from gfprestore.native.library import Library
 
 TAPS = 8
 """Samples that one output is a sum of, along each axis: TAPS of program.h."""
@@ -68,14 +66,6 @@ class _Warp(_Task):
         ("powers", ctypes.c_void_p),
         *((name, ctypes.c_int32) for name in ("height", "width", "side", "bytes")),
     )
-
-
-def kernels() -> Library | None:
-    """The kernels for this processor, or None where there are none and OpenCV has to do."""
-    # What does not resample need not wait for torch, which tells what the processor has.
-    from gfprestore.native.library import load_library
-
-    return load_library()
 
 
 def enlarge_lanczos(library: Library, pixels: Pixels, size: tuple[int, int]) -> Pixels:

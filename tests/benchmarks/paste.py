@@ -21,9 +21,10 @@ import time
 import cv2
 import numpy as np
 
+from gfprestore import paste
 from gfprestore.align import FACE_TEMPLATE, align_face
 from gfprestore.masks import border_mask, oval_mask
-from gfprestore.native import pasting
+from gfprestore.native.library import load_library
 from gfprestore.paste import FacePatch, paste_faces
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata
 
@@ -98,15 +99,14 @@ def processor_milliseconds(side: int, dtype: type, resized: bool) -> float:
 
 def print_sizes() -> None:
     print(f"{'one face, ms of processor time':32} {'kernels':>8} {'cv2':>8}")
-    find_library = pasting.find_library
     for side in (200, 600, 1500, 4000):
         for dtype in (np.uint8, np.uint16):
             for resized in (True, False):
                 name = f"{side} px, {dtype.__name__}{'' if resized else ', drawn background'}"
                 ours = processor_milliseconds(side, dtype, resized)
-                pasting.find_library = lambda: None
+                paste.load_library = lambda: None
                 print(f"{name:32} {ours:8.1f} {processor_milliseconds(side, dtype, resized):8.1f}")
-                pasting.find_library = find_library
+                paste.load_library = load_library
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from gfprestore import align, resize
 from gfprestore.align import cut_crop
 from gfprestore.geometry import Transform
-from gfprestore.native.resampling import kernels
+from gfprestore.native.library import load_library
 from gfprestore.photo import Pixels
 from gfprestore.resize import resize_photo
 
@@ -43,11 +43,11 @@ def face_in_the_middle(magnification: float) -> Transform:
 
 def without_kernels(run: Callable[[], object]) -> Callable[[], object]:
     def run_without() -> None:
-        resize.kernels = align.kernels = lambda: None
+        resize.load_library = align.load_library = lambda: None
         try:
             run()
         finally:
-            resize.kernels = align.kernels = kernels
+            resize.load_library = align.load_library = load_library
 
     return run_without
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    if kernels() is None:
+    if load_library() is None:
         raise SystemExit("There are no kernels here: python gfprestore/native/build.py")
     print(f"{'':32} {'OpenCV':>15} {'kernels':>15} {'ratio':>6}")
     for dtype in (np.uint8, np.uint16):
