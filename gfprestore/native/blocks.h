@@ -113,7 +113,8 @@ static void run_border(const Step *s, int block, float *memory) {
         gather_around(s, run.row + (run.down ? t : 0), run.column + (run.down ? 0 : t), memory + t * depth);
     for (int panel = 0; panel < count_panels(s); panel++) {
         const float *u = (const float *)s->weight + ((Index)run.weights * count_panels(s) + panel) * depth * PANEL;
-        for (int t = 0; t < run.count; t += ROWS) multiply_float(memory + t * depth, depth, u, (int)depth, 2, c + (Index)t * PANEL, PANEL);
+        for (int t = 0; t < run.count; t += ROWS)
+            multiply_float(memory + t * depth, depth, u, (int)depth, 2, c + (Index)t * PANEL, PANEL);
         for (int t = 0; t < run.count; t++) {
             Index pixel = (Index)(run.row + (run.down ? t : 0)) * s->width + run.column + (run.down ? 0 : t);
             store_product(s, pixel, panel, c + (Index)t * PANEL);

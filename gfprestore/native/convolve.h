@@ -17,8 +17,7 @@ static inline int count_all_tiles(const Step *s) {
 }
 
 /* One panel for ROWS tiles. */
-INLINE void multiply_panel(const Step *s, const void *v, Index at, Index weight,
-                                                                 int vectors, float *c, int half) {
+INLINE void multiply_panel(const Step *s, const void *v, Index at, Index weight, int vectors, float *c, int half) {
 #if defined(__AVX512BF16__)
     if (half) {
         multiply_half((const uint16_t *)v + at, s->channels_in, (const uint16_t *)s->weight + weight, s->channels_in, vectors,
@@ -139,8 +138,8 @@ INLINE void finish_tile(const Step *s, int ty, int tx, int c, const Window *resi
 }
 
 /* The channels from `from` up to `to`. */
-INLINE void scatter_tiles_as(const Step *s, int first, int tiles, int from, int to, const float *m, Index plane, int flags,
-                             int tile) {
+INLINE void scatter_tiles_as(const Step *s, int first, int tiles, int from, int to, const float *m, Index plane,
+                             int flags, int tile) {
     int across = count_tiles(s->width, tile), doubles = flags & DOUBLES_RESIDUAL;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;

@@ -27,8 +27,7 @@ static inline float *find_slot(const Strip *strip, int row) { return strip->ring
 static inline int rows_at_once(int channels) { return channels == 3 ? LANES / QUAD : LANES; }
 
 /* The samples from column `first` on of one row, LANES floats from one to the next. */
-static inline __attribute__((always_inline)) void read_plane(const uint8_t *row, int bytes, int width, int first,
-                                                             int count, float *y) {
+INLINE void read_plane(const uint8_t *row, int bytes, int width, int first, int count, float *y) {
     for (int i = 0; i < count; i++)
         y[(Index)i * LANES] = load_sample(row + (Index)clamp(first + i, width - 1) * bytes, bytes);
 }
@@ -47,8 +46,7 @@ static inline void store_plane(const Strip *strip, int top, int column, Vector v
 }
 
 /* Filter rows from `top` on across, into their slots. Rows below the last repeat it, which is never read. */
-static inline __attribute__((always_inline)) void filter_across(const Enlargement *e, const Strip *strip, int top,
-                                                                int channels, int bytes) {
+INLINE void filter_across(const Enlargement *e, const Strip *strip, int top, int channels, int bytes) {
     const int32_t *first = e->first_columns + strip->left;
     int count = first[strip->columns - 1] + TAPS - first[0];
     for (int r = 0; r < rows_at_once(channels); r++) {
@@ -71,8 +69,7 @@ static inline __attribute__((always_inline)) void filter_across(const Enlargemen
 }
 
 /* Filter the ring down, into one row of the result. */
-static inline __attribute__((always_inline)) void filter_down(const Enlargement *e, const Strip *strip, int row,
-                                                              int channels, int bytes) {
+INLINE void filter_down(const Enlargement *e, const Strip *strip, int row, int channels, int bytes) {
     const float *x[TAPS], *weight = e->row_weights + (Index)row * TAPS;
     for (int k = 0; k < TAPS; k++) x[k] = find_slot(strip, clamp(e->first_rows[row] + k, e->height - 1));
     int count = strip->columns * channels;
@@ -84,8 +81,7 @@ static inline __attribute__((always_inline)) void filter_down(const Enlargement 
     }
 }
 
-static inline __attribute__((always_inline)) void enlarge_as(const Enlargement *e, int first, int last, float *scratch,
-                                                             int channels, int bytes) {
+INLINE void enlarge_as(const Enlargement *e, int first, int last, float *scratch, int channels, int bytes) {
     for (int left = 0; left < e->new_width; left += STRIP / channels) {
         Strip strip = {left, least(STRIP / channels, e->new_width - left), scratch, scratch + SOURCE};
         int ready = clamp(e->first_rows[first], e->height - 1); /* rows above are in the ring, as far as needed */

@@ -32,9 +32,9 @@ class Level:
 
     def condition(self, which: int) -> tuple[int, Layout]:
         """Where what scale (0) or shift (1) is computed from begins, and its layout."""
-        width = len({channel for channel in self.hidden.channels if channel != NOTHING}) // 2
-        if len(self.hidden.channels) == 2 * len(self.unet.channels) and NOTHING not in self.unet.channels:
+        if NOTHING not in self.unet.channels:  # each has whole vectors of its own
             return which * len(self.unet.channels), self.unet
+        width = len(set(self.unet.channels) - {NOTHING})
         own = range(which * width, (which + 1) * width)
         return 0, Layout(tuple(channel - own[0] if channel in own else NOTHING for channel in self.hidden.channels))
 

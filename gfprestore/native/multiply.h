@@ -17,8 +17,7 @@
 static inline int count_panels(const Step *s) { return (s->channels_out + PANEL - 1) / PANEL; }
 
 /* sum[ROWS][vectors] += a[ROWS][depth] u[depth][PANEL], in float; of u the first or both vectors of a panel. */
-static inline __attribute__((always_inline)) void add_products(const float *a, Index stride_a, const float *u, int depth,
-                                                               int vectors, Vector sum[ROWS][2]) {
+INLINE void add_products(const float *a, Index stride_a, const float *u, int depth, int vectors, Vector sum[ROWS][2]) {
     /* An address for every row would not fit into the registers that there are for addresses. */
     const float *groups[ROWS / GROUP];
 #pragma GCC unroll 4
@@ -42,8 +41,8 @@ static inline __attribute__((always_inline)) void add_products(const float *a, I
 }
 
 /* c[ROWS][PANEL] = a[ROWS][depth] u[depth][PANEL], in float; the first or both vectors of the panel. */
-static inline __attribute__((always_inline)) void multiply_float(const float *a, Index stride_a, const float *u, int depth,
-                                                                 int vectors, float *c, Index stride_c) {
+INLINE void multiply_float(const float *a, Index stride_a, const float *u, int depth, int vectors, float *c,
+                           Index stride_c) {
     Vector sum[ROWS][2] = {0};
     add_products(a, stride_a, u, depth, vectors, sum);
 #pragma GCC unroll 12
@@ -55,8 +54,8 @@ static inline __attribute__((always_inline)) void multiply_float(const float *a,
 
 #if defined(__AVX512BF16__)
 /* The same from bfloat16 a[ROWS][depth] and u[depth / 2][PANEL][2]; products and sums are float. */
-static inline __attribute__((always_inline)) void multiply_half(const uint16_t *a, Index stride_a, const uint16_t *u,
-                                                                int depth, int vectors, float *c, Index stride_c) {
+INLINE void multiply_half(const uint16_t *a, Index stride_a, const uint16_t *u, int depth, int vectors, float *c,
+                          Index stride_c) {
     __m512 sum[ROWS][2];
 #pragma GCC unroll 12
     for (int row = 0; row < ROWS; row++) sum[row][0] = sum[row][1] = _mm512_setzero_ps();

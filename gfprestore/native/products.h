@@ -75,8 +75,7 @@ static void run_convolve(const Step *s, int block, float *memory) {
 }
 
 /* Leaky ReLU of the channels from c on; of ROWS pixels the first `count` are stored. */
-static inline __attribute__((always_inline)) void store_rows(const Step *s, float *y, int count, int c, int vectors,
-                                                             Vector sum[ROWS][2]) {
+INLINE void store_rows(const Step *s, float *y, int count, int c, int vectors, Vector sum[ROWS][2]) {
     Vector slope = (Vector){0} + s->slope;
 #pragma GCC unroll 2
     for (int k = 0; k < vectors; k++)
@@ -86,8 +85,8 @@ static inline __attribute__((always_inline)) void store_rows(const Step *s, floa
 }
 
 /* One panel for ROWS pixels, whose values under the kernel are `pieces` of `depth` each. */
-static inline __attribute__((always_inline)) void filter_rows(const Step *s, const float *const *a, Index stride, int pieces,
-                                                              int depth, float *y, int count, int panel, int vectors) {
+INLINE void filter_rows(const Step *s, const float *const *a, Index stride, int pieces, int depth, float *y, int count,
+                        int panel, int vectors) {
     Vector sum[ROWS][2];
 #pragma GCC unroll 2
     for (int k = 0; k < vectors; k++)

@@ -27,6 +27,8 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+#define INLINE static inline __attribute__((always_inline)) /* so that constants given are constants inside */
+
 #define PANEL (2 * LANES) /* output channels that one multiplication holds in registers */
 
 typedef int64_t Index; /* of a float in a buffer: `long` has 32 bits on Windows, and layers have more floats */

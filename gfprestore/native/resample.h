@@ -32,8 +32,7 @@ static inline float load_sample(const uint8_t *x, int bytes) {
 }
 
 /* The pixels from column `first` on, as quads, `pace` floats from one to the next; beyond the edges these repeat. */
-static inline __attribute__((always_inline)) void read_quads(const uint8_t *row, int bytes, int width, int first,
-                                                              int count, float *y, Index pace) {
+INLINE void read_quads(const uint8_t *row, int bytes, int width, int first, int count, float *y, Index pace) {
     for (int i = 0; i < count; i++) {
         int column = clamp(first + i, width - 1);
         const uint8_t *pixel = row + (Index)column * 3 * bytes;

@@ -50,8 +50,7 @@ typedef struct {
     const float *row[3];
 } Rows;
 
-static inline __attribute__((always_inline)) Vector filter(const Rows *at, Index place, Index stride, const Vector w[10],
-                                                           int outside) {
+INLINE Vector filter(const Rows *at, Index place, Index stride, const Vector w[10], int outside) {
     Vector sum = w[9];
 #pragma GCC unroll 9
     for (int k = 0; k < 9; k++) {

@@ -17,8 +17,6 @@
 #define PP (P * P)
 #define QQ (Q * Q)
 
-#define INLINE static inline __attribute__((always_inline))
-
 INLINE int window_of(int tile) { return tile + 2; }
 INLINE int products_of(int tile) { return window_of(tile) * window_of(tile); }
 
