@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.photo import Pixels
+from gfprestore.resize import has_equal_channels
 from gfprestore.scan_margin import find_prints
 
 FloatImage = NDArray[np.float32]
@@ -36,9 +37,6 @@ _FIT_SCALE = 3.0
 
 _LIGHT_STEPS = 65536
 """Entries of the table from light to sRGB: fine enough for its steepest part, near black."""
-
-_BAND_ROWS = 64
-"""Rows that are looked at together for colour."""
 
 
 class Tone(Enum):
@@ -67,21 +65,13 @@ def find_tone(pixels: Pixels) -> Tone:
     Returns:
         GRAY exactly where R = G = B in every pixel; TONED where a cubic in L explains a and b.
     """
-    if _is_gray(pixels):
+    if has_equal_channels(pixels):
         return Tone.GRAY
     height, width = pixels.shape[:2]
     shrink = min(1.0, JUDGED_SIDE / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cast(Pixels, cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
     return judge_chroma(pixels_to_lab(small))
-
-
-def _is_gray(pixels: Pixels) -> bool:
-    # In bands: a few rows of most photos tell.
-    bands = (pixels[top : top + _BAND_ROWS] for top in range(0, len(pixels), _BAND_ROWS))
-    return all(
-        np.array_equal(band[..., 0], band[..., 1]) and np.array_equal(band[..., 1], band[..., 2]) for band in bands
-    )
 
 
 def judge_chroma(lab: FloatImage) -> Tone:

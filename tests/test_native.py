@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gfprestore.native import library, running
+from gfprestore.native.alignment import aligned
 from gfprestore.native.engine import NativeEngine, build_native_engine
 from gfprestore.native.generator import Generator
 from gfprestore.native.levels import find_levels
@@ -27,7 +28,7 @@ from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
 from gfprestore.native.network import fits
 from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.running import aligned, share
+from gfprestore.native.running import share
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import Resampling, double, halve
 

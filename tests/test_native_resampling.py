@@ -187,9 +187,9 @@ def test_a_failure_in_a_thread_is_told(library: Library, monkeypatch: pytest.Mon
         asked.append(size)
         if len(asked) == 2:
             raise MemoryError
-        return np.zeros(size, np.float32)
+        return np.zeros(size, np.uint8)
 
-    monkeypatch.setattr(resampling, "_aligned", refuse_the_second)
+    monkeypatch.setattr(resampling, "aligned", refuse_the_second)
     with pytest.raises(MemoryError):
         enlarge_lanczos(library, noise((8, 8, 3), np.uint8), (16, 16))
 

@@ -8,7 +8,7 @@ double, or from blocks to the means of their pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,11 +55,6 @@ class Layout:
         missing = -len(self.channels) % multiple
         return Layout(self.channels + (NOTHING,) * missing, self.places + (0,) * (missing if self.places else 0))
 
-    def only(self, wanted: Iterable[int]) -> Layout:
-        """The same with nothing in place of all other channels."""
-        kept = set(wanted)
-        return Layout(tuple(c if c in kept else NOTHING for c in self.channels), self.places)
-
 
 def plain(width: int, lanes: int) -> Layout:
     """Channels as the network has them, up to whole vectors.
@@ -81,7 +76,7 @@ def arrange(values: Tensor, layout: Layout, *, other: float = 0.0) -> Tensor:
     """Arrange what belongs to channels [C, ...] for those that are stored; `other` stands where nothing is."""
     if layout.is_plain:
         return values
-    arranged = values[torch.tensor(layout.channels).clamp(min=0)].clone()
+    arranged = values[torch.tensor(layout.channels).clamp(min=0)]
     arranged[torch.tensor(layout.channels) == NOTHING] = other
     return arranged
 

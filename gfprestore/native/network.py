@@ -259,8 +259,10 @@ class NetworkWriter:
 
 def _summed(layout: Layout) -> Layout:
     """Where a sum over the network's channels finds each of them once."""
-    once = (NOTHING if place else channel for channel, place in zip(layout.channels, layout.places, strict=True))
-    return (Layout(tuple(once)) if layout.has_blocks else layout).filled(LONGEST_SUM)
+    if layout.has_blocks:
+        pairs = zip(layout.channels, layout.places, strict=True)
+        layout = Layout(tuple(NOTHING if place else channel for channel, place in pairs))
+    return layout.filled(LONGEST_SUM)
 
 
 def _array(tensor: Tensor) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform
+from gfprestore.native.alignment import aligned
 from gfprestore.native.library import Library
 from gfprestore.photo import Pixels
 
@@ -20,8 +21,6 @@ _FLOATS_PER_PIXEL = 4
 
 # The kernel counts the floats of a face in 32 bits.
 _MOST_FLOATS = 2**31 - 1
-
-_CACHE_LINE = 64
 
 
 class _Paste(ctypes.Structure):
@@ -40,13 +39,13 @@ class _Scratch(threading.local):
     """Memory of each thread for a face: fresh memory costs more than all that is written into it."""
 
     def __init__(self) -> None:
-        self._bytes = np.empty(0, np.uint8)
+        self._bytes = aligned(0)
 
     def address(self, size: int) -> int:
         """Returns where `size` bytes are that begin at a cache line."""
-        if size + _CACHE_LINE > self._bytes.size:
-            self._bytes = np.empty(size + _CACHE_LINE, np.uint8)
-        return -(-self._bytes.ctypes.data // _CACHE_LINE) * _CACHE_LINE
+        if size > self._bytes.size:
+            self._bytes = aligned(size)
+        return self._bytes.ctypes.data
 
 
 _scratch = _Scratch()

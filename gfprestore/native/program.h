@@ -3,7 +3,7 @@
 
    Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, and every
    buffer begins at a cache line. `gfprestore/native/program.py` writes the steps and `library.py` repeats their layout in
-   ctypes; `resampling.py` does both for images. */
+   ctypes; `resampling.py` and `pasting.py` do both for images. */
 
 #ifndef GFPRESTORE_PROGRAM_H
 #define GFPRESTORE_PROGRAM_H

@@ -123,9 +123,8 @@ class ProgramBuilder:
         key = weight.data_ptr(), tile
         if key not in self.kernels:
             outputs, inputs = weight.shape[:2]
-            whole = -(-outputs // self.library.panel) * self.library.panel
-            products = (tile + 2) ** 2
-            packed = np.empty(products * whole * inputs, np.uint16 if self.half else np.float32)
+            channels = self.count_panels(outputs) * self.library.panel
+            packed = np.empty((tile + 2) ** 2 * channels * inputs, np.uint16 if self.half else np.float32)
             self.kernels[key] = weight, packed
             self._unpacked.append((weight, packed, tile))
         return self.kernels[key][1]
@@ -166,11 +165,14 @@ class ProgramBuilder:
         packed = np.stack([self.pack_matrix(weight.permute(0, 2, 3, 1).flatten(1)) for weight in weights])  # [O 9I]
         self._convolution(Kind.BORDER, x, y, packed, after, style=style, channels_in=weights.shape[2])
 
+    def count_panels(self, outputs: int) -> int:
+        """Panels that hold so many channels; the last need not be whole."""
+        return -(-outputs // self.library.panel)
+
     def pack_matrix(self, weight: Tensor) -> Array:
         """A matrix [O I] in the form of products, with zeros for what the last panel has beyond it."""
         outputs, inputs = weight.shape
-        panel = self.library.panel
-        panels = -(-outputs // panel)
+        panel, panels = self.library.panel, self.count_panels(outputs)
         packed = np.zeros((panels * panel, inputs), np.float32)
         packed[:outputs] = weight.numpy()
         return np.ascontiguousarray(packed.reshape(panels, panel, inputs).transpose(0, 2, 1))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.geometry import Transform, invert
+from gfprestore.native.alignment import aligned
 from gfprestore.native.library import Library
 from gfprestore.photo import Pixels
 
@@ -30,9 +31,6 @@ POWERS = 10
 
 BORDER = TAPS // 2
 """Pixels of mirrored border about an image to warp: BORDER of program.h."""
-
-CACHE_LINE = 64
-"""Bytes that the processor reads at once."""
 
 PIXELS_OF_A_BAND = 1 << 16
 """Fewest pixels of a result that are worth a thread: a tenth of a millisecond of work or more."""
@@ -90,7 +88,7 @@ def enlarge_lanczos(library: Library, pixels: Pixels, size: tuple[int, int]) -> 
     task = _describe_enlargement(pixels, result)
 
     def enlarge_rows(first: int, last: int) -> None:
-        scratch = _aligned(library.enlarge_scratch)
+        scratch = aligned(4 * library.enlarge_scratch)
         library.enlarge(ctypes.byref(task), first, last, scratch.ctypes.data)
 
     _in_bands(enlarge_rows, size[1], size[0])
@@ -208,13 +206,6 @@ def _lanczos_polynomials() -> NDArray[np.float32]:
     nodes = np.polynomial.chebyshev.chebpts1(POWERS) / 2
     powers = np.vander(nodes, increasing=True)
     return np.ascontiguousarray(np.linalg.solve(powers, _weights_at(nodes + 0.5)), np.float32)
-
-
-def _aligned(size: int) -> NDArray[np.float32]:
-    """Memory for `size` floats that begins at a cache line, which makes vectors of it faster to read."""
-    memory = np.empty(size + CACHE_LINE // 4, np.float32)
-    start = -memory.ctypes.data % CACHE_LINE // 4
-    return memory[start : start + size]
 
 
 def _in_bands(work: Callable[[int, int], None], rows: int, columns: int) -> None:

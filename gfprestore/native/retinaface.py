@@ -70,7 +70,7 @@ class Layers:
         self._state = state
         self._unread = {name for name in state if not name.endswith("num_batches_tracked")}
         self.panel = library.panel
-        self.lanes = library.panel // 2
+        self.lanes = library.lanes
         """Channels of features are multiples of this, a vector."""
 
     def read(self, name: str, *shape: int) -> Tensor:

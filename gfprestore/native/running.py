@@ -12,14 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from gfprestore.machine import usable_cores
+from gfprestore.native.alignment import ALIGNMENT, aligned
 from gfprestore.native.library import Library, Step
 from gfprestore.native.operands import Array, Buffer, Features
 
 BLOCK_MEMORY = 1 << 19
 """Bytes of a thread's block of tiles: half of what a core keeps near itself."""
-
-ALIGNMENT = 64
-"""Bytes of a cache line."""
 
 
 class Memory:
@@ -128,13 +126,6 @@ class Crew:
 def count_threads() -> int:
     """As many as torch would use, but no more than there are processors for this process."""
     return min(torch.get_num_threads(), usable_cores())
-
-
-def aligned(size: int) -> NDArray[np.uint8]:
-    """Bytes that begin at a cache line."""
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size]
 
 
 def share(buffers: Sequence[Buffer]) -> tuple[dict[int, int], int]:
