@@ -92,6 +92,7 @@ def error(given: Tensor, wanted: Tensor) -> float:
     after=st.sampled_from(["nothing", "halved", "residual", "doubled residual", "transform"]),
     styled=st.booleans(),
     smallest_large=st.sampled_from([4, 1000]),
+    apart=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_convolution_with_all_that_joins_it_is_torchs(
@@ -103,6 +104,7 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     after: str,
     styled: bool,
     smallest_large: int,
+    apart: bool,
     seed: int,
 ) -> None:
     x, weight, bias = noise(1, inputs, side, side, seed=seed), noise(outputs, inputs, 3, 3), noise(outputs)
@@ -112,6 +114,8 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     wanted = F.conv2d(double(wanted) if doubles else wanted, weight, padding=1)
     wanted = F.leaky_relu(wanted * gain[:, None, None] + bias[:, None, None] + grain, 0.2)
     builder = ProgramBuilder(kernels, half=False, smallest_large=smallest_large)
+    if apart:
+        builder = replace(builder, near_weights=0, tile_memory=1)
     sources = [put(builder, x)]
     epilogue = Epilogue(gain=gain.numpy(), bias=bias.numpy(), noise=grain.numpy(), slope=0.2)
     if after == "halved":
@@ -236,6 +240,24 @@ def test_half_precision_stays_near(kernels: Library, shape: GfpganShape) -> None
     wanted = wanted_image(network, pixels)
     given = image_of(NativeEngine(network, kernels, "bf16"), pixels)
     assert 1e-5 < error(given, wanted) < 0.02
+
+
+@pytest.mark.parametrize("tile_memory", [1, 1 << 20])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_convolution_in_three_steps_gives_the_same_bytes_as_in_one(
+    kernels: Library, half: bool, tile_memory: int
+) -> None:
+    if half and not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    x, weight = noise(1, 96, 70, 64), noise(96, 96, 3, 3)
+    results = []
+    for near_weights in (0, 1 << 30):
+        builder = ProgramBuilder(kernels, half, near_weights=near_weights, tile_memory=tile_memory)
+        source = put(builder, x)
+        result = builder.convolve(source[0], weight, Epilogue())
+        assert (len(builder.steps) > 1) == (near_weights == 0)
+        results.append(run(builder, [source], result).numpy().tobytes())
+    assert results[0] == results[1]
 
 
 def test_faces_are_the_same_bytes_in_every_company_and_on_every_number_of_threads(

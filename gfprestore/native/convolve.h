@@ -30,21 +30,24 @@ INLINE void multiply_panel(const Step *s, const void *v, Index at, Index weight,
     (void)half;
 }
 
+/* Product k of ROWS tiles from `t` on and one panel. */
+INLINE void multiply_rows_of(const Step *s, int k, int t, int panel, const void *v, Index plane_v, float *m, Index plane_m,
+                             int half) {
+    Index at = k * plane_v + (Index)t * s->channels_in;
+    Index weight = ((Index)k * count_panels(s) + panel) * s->channels_in * PANEL;
+    float *c = m + k * plane_m + (Index)t * s->channels_out + panel * PANEL;
+    if (panel < s->channels_out / PANEL)
+        multiply_panel(s, v, at, weight, 2, c, half);
+    else
+        multiply_panel(s, v, at, weight, 1, c, half);
+}
+
 /* The panels from `from` up to `to`. */
 static void multiply_tiles(const Step *s, int tiles, int from, int to, const void *v, Index plane_v, float *m, Index plane_m,
                            int half) {
-    Index panel_size = (Index)s->channels_in * PANEL;
-    int panels = count_panels(s), whole = s->channels_out / PANEL;
     for (int k = 0; k < products_of(tile_of(s)); k++)
         for (int panel = from; panel < to; panel++)
-            for (int t = 0; t < tiles; t += ROWS) {
-                Index at = k * plane_v + (Index)t * s->channels_in, weight = (k * panels + panel) * panel_size;
-                float *c = m + k * plane_m + (Index)t * s->channels_out + panel * PANEL;
-                if (panel < whole)
-                    multiply_panel(s, v, at, weight, 2, c, half);
-                else
-                    multiply_panel(s, v, at, weight, 1, c, half);
-            }
+            for (int t = 0; t < tiles; t += ROWS) multiply_rows_of(s, k, t, panel, v, plane_v, m, plane_m, half);
 }
 
 typedef Vector Outputs[LARGEST_TILE][LARGEST_TILE];
@@ -223,6 +226,54 @@ static void run_winograd(const Step *s, int block, Split split, float *memory, i
     gather_tiles(s, first, count, memory, plane_v, half);
     multiply_tiles(s, count, panel, panel + panels, memory, plane_v, m, plane_m, half);
     scatter_tiles(s, first, count, panel * PANEL, least((panel + panels) * PANEL, s->channels_out), m, plane_m);
+    finish_stores();
+}
+
+/* The same in three steps, for layers whose weights are more than a cache holds: a product's weights are read once for
+   all tiles of the step, while a block of the above reads all weights for its own few. */
+
+#define TILES_AT_ONCE 4         /* tiles that a block reads or writes */
+#define PANELS_MEMORY (1 << 18) /* bytes of weights that stay near while all tiles pass them by */
+
+static inline Index value_plane(const Step *s) {
+    return (Index)(s->tiles + ROWS - 1) / ROWS * ROWS * s->channels_in + 2 * PADDING;
+}
+
+static inline Index product_plane(const Step *s) {
+    return (Index)(s->tiles + ROWS - 1) / ROWS * ROWS * s->channels_out + PADDING;
+}
+
+static inline int panels_at_once(const Step *s, int half) {
+    return most_of(1, (int)(PANELS_MEMORY / ((Index)s->channels_in * PANEL * (half ? 2 : 4))));
+}
+
+static inline int count_groups(const Step *s, int half) {
+    return (count_panels(s) + panels_at_once(s, half) - 1) / panels_at_once(s, half);
+}
+
+static inline int count_tile_blocks(const Step *s) { return (s->tiles + TILES_AT_ONCE - 1) / TILES_AT_ONCE; }
+
+/* y is v[products][tiles][channels_in]. */
+static void run_read_tiles(const Step *s, int block, int half) {
+    int first = block * TILES_AT_ONCE, count = least(TILES_AT_ONCE, s->tiles - first);
+    void *v = (char *)s->y + (Index)first * s->channels_in * (half ? 2 : 4);
+    gather_tiles(s, s->first_tile + first, count, v, value_plane(s), half);
+}
+
+/* From those values in x to y, m[products][tiles][channels_out]. */
+static void run_multiply_tiles(const Step *s, int block, int half) {
+    int groups = count_groups(s, half), k = block / groups, from = block % groups * panels_at_once(s, half);
+    int to = least(from + panels_at_once(s, half), count_panels(s));
+    for (int t = 0; t < s->tiles; t += ROWS)
+        for (int panel = from; panel < to; panel++)
+            multiply_rows_of(s, k, t, panel, s->x, value_plane(s), s->y, product_plane(s), half);
+}
+
+/* From those products in x. */
+static void run_write_tiles(const Step *s, int block) {
+    int first = block * TILES_AT_ONCE, count = least(TILES_AT_ONCE, s->tiles - first);
+    const float *m = (const float *)s->x + (Index)first * s->channels_out;
+    scatter_tiles(s, s->first_tile + first, count, 0, s->channels_out, m, product_plane(s));
     finish_stores();
 }
 

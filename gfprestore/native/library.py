@@ -34,8 +34,9 @@ class Step(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("kind", "flags", "height", "width", "channels_in", "channels_out")),
         *(
             (name, ctypes.c_int32)
-            for name in ("stride_in", "stride_out", "stride_residual", "stride_noise", "kept", "side", "pace", "depth")
+            for name in ("stride_in", "stride_out", "stride_residual", "stride_noise", "kept", "side", "pace")
         ),
+        *((name, ctypes.c_int32) for name in ("first_tile", "tiles", "depth")),
         *((name, ctypes.c_void_p) for name in ("x", "weight", "style", "gain", "bias", "noise", "residual")),
         *((name, ctypes.c_void_p) for name in ("scale", "shift", "slopes", "mean", "filters", "y")),
         *((name, ctypes.c_float) for name in ("slope", "slope_between")),

@@ -32,6 +32,9 @@ class Kind(IntEnum):
     PIXELS_TO_BLOCKS = 15
     BLOCKS_TO_RGB = 16
     BORDER = 17
+    READ_TILES = 18
+    MULTIPLY_TILES = 19
+    WRITE_TILES = 20
 
 
 class Flag(IntFlag):
@@ -84,6 +87,11 @@ class Features:
     def part(self, start: int, channels: int) -> Features:
         """Some of the channels."""
         return replace(self, channels=channels, offset=self.offset + start)
+
+
+def buffer_of(operand: Features | Buffer) -> Buffer:
+    """The memory that it lies in."""
+    return operand.buffer if isinstance(operand, Features) else operand
 
 
 Operand = Features | Array | None

@@ -42,6 +42,11 @@ static int count_blocks(const Step *s, Index memory, int threads, int half, Spli
         return count_products(s);
     case STEP_BORDER:
         return count_border(s);
+    case STEP_READ_TILES:
+    case STEP_WRITE_TILES:
+        return count_tile_blocks(s);
+    case STEP_MULTIPLY_TILES:
+        return products_of(tile_of(s)) * count_groups(s, half);
     case STEP_BLOCKS_TO_RGB:
         return s->height / 2;
     case STEP_LINEAR:
@@ -80,6 +85,9 @@ static void run_block(const Step *s, int block, Split split, float *memory, int 
     case STEP_PIXELS_TO_BLOCKS: run_pixels_to_blocks(s, block); break;
     case STEP_BLOCKS_TO_RGB: run_blocks_to_rgb(s, block, memory); break;
     case STEP_BORDER: run_border(s, block, memory); break;
+    case STEP_READ_TILES: run_read_tiles(s, block, half); break;
+    case STEP_MULTIPLY_TILES: run_multiply_tiles(s, block, half); break;
+    case STEP_WRITE_TILES: run_write_tiles(s, block); break;
     }
 }
 

@@ -54,6 +54,9 @@ enum Kind {
     STEP_PIXELS_TO_BLOCKS,
     STEP_BLOCKS_TO_RGB,
     STEP_BORDER,
+    STEP_READ_TILES,
+    STEP_MULTIPLY_TILES,
+    STEP_WRITE_TILES,
 };
 
 enum Flag {
@@ -76,6 +79,7 @@ typedef struct {
     int32_t stride_noise; /* floats of noise for every pixel, in turn for its channels; 0 is one for all of them */
     int32_t kept;                                   /* channels before those that scale and shift reach */
     int32_t side, pace; /* STEP_FILTER_PIXELS and those after it: of the kernel, and from one output to the next in x */
+    int32_t first_tile, tiles; /* STEP_READ_TILES and the two after it: of all tiles of the output those that it takes */
     int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product; STEP_BLOCKS_TO_RGB: see there */
     const void *x;        /* features, pixels, or a vector */
     const void *weight;   /* as packed below */
