@@ -30,6 +30,9 @@ static inline void store_product(const Step *s, Index pixel, int panel, const fl
     }
 }
 
+/* Floats of memory for the rows of a block in bfloat16. */
+static inline Index rounded_rows(const Step *s) { return (Index)PRODUCT_ROWS * s->channels_in / 2; }
+
 static void multiply_rows(const Step *s, Index first, int count, int panel, const float *a, Index stride, int depth, float *c) {
     const float *u = (const float *)s->weight + (Index)panel * depth * PANEL;
     int is_whole = s->channels_out - panel * PANEL > LANES;
@@ -41,13 +44,38 @@ static void multiply_rows(const Step *s, Index first, int count, int panel, cons
     for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
 }
 
+#if defined(__AVX512BF16__)
+/* The same in bfloat16 from rows of floats, which are rounded to memory before c. */
+static void multiply_half_rows(const Step *s, Index first, int count, int panel, const float *x, Index stride, float *memory) {
+    int depth = s->channels_in, is_whole = s->channels_out - panel * PANEL > LANES;
+    const uint16_t *u = (const uint16_t *)s->weight + (Index)panel * depth * PANEL;
+    uint16_t *a = (uint16_t *)memory;
+    float *c = memory + rounded_rows(s);
+    for (int t = 0; t < count; t++)
+        for (int i = 0; i < depth; i += LANES) store_half(a + (Index)t * depth + i, load(x + t * stride + i));
+    for (int t = 0; t < count; t += ROWS)
+        if (is_whole)
+            multiply_half(a + (Index)t * depth, depth, u, depth, 2, c + (Index)t * PANEL, PANEL);
+        else
+            multiply_half(a + (Index)t * depth, depth, u, depth, 1, c + (Index)t * PANEL, PANEL);
+    for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
+}
+#endif
+
 /* 1x1: the rows are the pixels of x themselves. */
-static void run_matmul(const Step *s, int block, float *memory) {
+static void run_matmul(const Step *s, int block, float *memory, int half) {
     int panels = count_panels(s);
     Index first = (Index)(block / panels) * PRODUCT_ROWS;
     int count = least(PRODUCT_ROWS, (int)(s->height * s->width - first));
-    multiply_rows(s, first, count, block % panels, (const float *)s->x + first * s->stride_in, s->stride_in,
-                  s->channels_in, memory);
+    const float *x = (const float *)s->x + first * s->stride_in;
+#if defined(__AVX512BF16__)
+    if (half) {
+        multiply_half_rows(s, first, count, block % panels, x, s->stride_in, memory);
+        return;
+    }
+#endif
+    multiply_rows(s, first, count, block % panels, x, s->stride_in, s->channels_in, memory);
+    (void)half;
 }
 
 /* The channels of x at row i from column `left` on, as many columns as the kernel has. */

@@ -64,7 +64,7 @@ static void run_block(const Step *s, int block, Split split, float *memory, int 
     }
     switch (s->kind) {
     case STEP_WINOGRAD: run_winograd(s, block, split, memory, half); break;
-    case STEP_MATMUL: run_matmul(s, block, memory); break;
+    case STEP_MATMUL: run_matmul(s, block, memory, half); break;
     case STEP_FILTER_PIXELS:
         filter_pixels(s, block, memory, (float *)s->y + (Index)block * s->width * s->stride_out);
         break;

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gfprestore.native.library import Library
@@ -46,7 +47,7 @@ class ProgramBuilder:
 
     library: Library
     half: bool
-    """Whether tiled convolutions multiply in bfloat16."""
+    """Whether convolutions in tiles and of 1x1 multiply in bfloat16."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
@@ -188,7 +189,10 @@ class ProgramBuilder:
         """A 1x1 convolution of features [H W I] with a matrix [O I]."""
         outputs, inputs = weight.shape
         y = self.features(x.size, outputs)
-        self._convolution(Kind.MATMUL, x, y, self.pack_matrix(weight), after, channels_in=inputs)
+        packed = self.pack_matrix(weight)
+        if self.half:
+            packed = pair_rows(packed)
+        self._convolution(Kind.MATMUL, x, y, packed, after, channels_in=inputs)
         return y
 
     def mend_border(self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None) -> None:
@@ -279,3 +283,9 @@ class ProgramBuilder:
         self._hold_through_chains()
         places, size = share(self.buffers)
         return Program(self.library, self.half, self.steps, places, (memory or Memory()).take(size))
+
+
+def pair_rows(packed: Array) -> Array:
+    """A packed matrix [..., I, panel] in bfloat16, every two of its rows side by side: [..., I / 2, panel, 2]."""
+    halves = torch.from_numpy(packed).bfloat16().unflatten(-2, (-1, 2)).transpose(-1, -2)
+    return halves.contiguous().view(torch.int16).numpy()

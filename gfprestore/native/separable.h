@@ -123,7 +123,7 @@ static Index memory_alone(const Step *s) {
     case STEP_FILTER_PIXELS: return (Index)s->side * line_of_pixels(s);
     case STEP_CONVOLVE: return PRODUCT_ROWS * ((Index)s->side * s->side * s->channels_in + PANEL);
     case STEP_SEPARABLE: return PRODUCT_ROWS * (Index)s->channels_in;
-    case STEP_MATMUL: return PRODUCT_ROWS * PANEL;
+    case STEP_MATMUL: return rounded_rows(s) + PRODUCT_ROWS * PANEL;
     case STEP_BLOCKS_TO_RGB: return s->channels_in; /* a quad for every channel of a pixel */
     case STEP_BORDER: return PRODUCT_ROWS * (Index)(9 * s->channels_in + PANEL);
     default: return 0;
