@@ -232,11 +232,11 @@ def test_networks_of_any_widths_are_those_that_torch_runs(
     assert error(given, wanted_image(network, pixels)) < EXACT
 
 
-@pytest.mark.parametrize("shape", [SMALL, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("shape", [SMALL, SHAPES[4], NARROW], ids=["wide", "128 pixels", "narrow"])
 def test_half_precision_stays_near(kernels: Library, shape: GfpganShape) -> None:
     if not kernels.has_half:
         pytest.skip("these kernels have no bfloat16")
-    network, pixels = random_network(shape), face(64)
+    network, pixels = random_network(shape), face(shape.out_size)
     wanted = wanted_image(network, pixels)
     given = image_of(NativeEngine(network, kernels, "bf16"), pixels)
     assert 1e-5 < error(given, wanted) < 0.02
@@ -258,6 +258,51 @@ def test_a_convolution_in_three_steps_gives_the_same_bytes_as_in_one(
         assert (len(builder.steps) > 1) == (near_weights == 0)
         results.append(run(builder, [source], result).numpy().tobytes())
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("doubles", [False, True])
+@pytest.mark.parametrize("size", [(40, 48), (30, 36)], ids=["whole tiles", "parts of tiles"])
+@pytest.mark.parametrize("near_weights", [0, 1 << 30], ids=["three steps", "one step"])
+def test_features_in_bfloat16_are_the_floats_rounded(
+    kernels: Library, doubles: bool, size: tuple[int, int], near_weights: int
+) -> None:
+    if not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    x, wider = noise(1, 32, *size), Flag.DOUBLES_INPUT if doubles else None
+    first, scale, shift, last = (
+        noise(64, 32, 3, 3),
+        *(noise(32, 32, 3, 3, seed=k) for k in (1, 2)),
+        noise(64, 64, 3, 3),
+    )
+
+    def make() -> ProgramBuilder:
+        return ProgramBuilder(kernels, half=True, smallest_rounded=16, near_weights=near_weights)
+
+    def alone(x: Tensor, weight: Tensor, wider: Flag | None = None) -> Tensor:
+        builder = make()
+        source = put(builder, x)
+        return run(builder, [source], builder.convolve(source[0], weight, Epilogue(), wider=wider)).bfloat16().float()
+
+    builder = make()
+    source = put(builder, x)
+    both = builder.convolve(source[0], first, Epilogue(), rounds=True)
+    pair = [
+        builder.convolve(both.part(32 * k, 32), weight, Epilogue(), wider=wider, rounds=True)
+        for k, weight in enumerate((scale, shift))
+    ]
+    result = builder.convolve(both, last, Epilogue(scale=pair[0], shift=pair[1]), wider=wider)
+    assert both.rounded and pair[0].rounded and not result.rounded
+    given = run(builder, [source], result)
+
+    made = alone(x, first)
+    factors = [alone(made[:, 32 * k : 32 * k + 32].contiguous(), w, wider) for k, w in enumerate((scale, shift))]
+    builder = make()
+    sources = [put(builder, values) for values in (made, *factors)]
+    after = Epilogue(scale=sources[1][0], shift=sources[2][0])
+    wanted = run(builder, sources, builder.convolve(sources[0][0], last, after, wider=wider))
+    # Compilers may join a product and a sum in one of the two and not in the other, which moves a few values.
+    assert (given != wanted).float().mean() < 1e-4
+    assert error(given, wanted) < 2e-3
 
 
 def test_faces_are_the_same_bytes_in_every_company_and_on_every_number_of_threads(

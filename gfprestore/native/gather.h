@@ -6,23 +6,25 @@
 #include "vectors.h"
 #include "winograd.h"
 
-#define HALF_CASE 512 /* beside the flags, for bfloat16 */
+#define HALF_CASE (1 << 16) /* beside the flags, to multiply in bfloat16 */
 
 /* Tiles along a side; the last may reach beyond the features. */
 INLINE int count_tiles(int side, int tile) { return (side + tile - 1) / tile; }
 
-/* Where a window's samples lie: at row + column, or outside, where a row is NULL or a column negative. */
+INLINE int bytes_of(int rounded) { return rounded ? 2 : 4; }
+
+/* Where a window's samples lie: `column` of them after row, or outside, where a row is NULL or a column negative. */
 typedef struct {
-    const float *row[LARGEST_WINDOW];
+    const char *row[LARGEST_WINDOW];
     Index column[LARGEST_WINDOW];
 } Window;
 
-INLINE Window find_window(const Step *s, int ty, int tx, int tile) {
+INLINE Window find_window(const Step *s, int ty, int tx, int tile, int rounded) {
     Window at;
     for (int i = 0; i < window_of(tile); i++) {
         int row = tile * ty - 1 + i, column = tile * tx - 1 + i;
         int above = row >= 0 && row < s->height, beside = column >= 0 && column < s->width;
-        at.row[i] = above ? (const float *)s->x + (Index)row * s->width * s->stride_in : NULL;
+        at.row[i] = above ? (const char *)s->x + (Index)row * s->width * s->stride_in * bytes_of(rounded) : NULL;
         at.column[i] = beside ? (Index)column * s->stride_in : -1;
     }
     return at;
@@ -32,17 +34,17 @@ INLINE Window find_window(const Step *s, int ty, int tx, int tile) {
 INLINE Window find_clamped_window(const Step *s, int ty, int tx, int tile) {
     Window at;
     for (int i = 0; i < window_of(tile); i++) {
-        at.row[i] = (const float *)s->x + (Index)clamp(tile * ty - 1 + i, s->height - 1) * s->width * s->stride_in;
+        at.row[i] = (const char *)s->x + (Index)clamp(tile * ty - 1 + i, s->height - 1) * s->width * s->stride_in * 4;
         at.column[i] = (Index)clamp(tile * tx - 1 + i, s->width - 1) * s->stride_in;
     }
     return at;
 }
 
 /* The same in features of half the size. */
-INLINE Window find_half_window(const float *x, int height, int width, int stride, int ty, int tx, int tile) {
+INLINE Window find_half_window(const void *x, int height, int width, int stride, int ty, int tx, int tile, int rounded) {
     Window at;
     for (int i = 0; i < halves_of(tile); i++) {
-        at.row[i] = x + (Index)clamp(tile / 2 * ty - 1 + i, height - 1) * width * stride;
+        at.row[i] = (const char *)x + (Index)clamp(tile / 2 * ty - 1 + i, height - 1) * width * stride * bytes_of(rounded);
         at.column[i] = (Index)clamp(tile / 2 * tx - 1 + i, width - 1) * stride;
     }
     return at;
@@ -51,13 +53,13 @@ INLINE Window find_half_window(const float *x, int height, int width, int stride
 typedef Vector HalfWay[LARGEST_WINDOW][LARGEST_WINDOW];
 
 /* B' d of a window d, with `border` telling whether samples may lie outside. */
-INLINE void read_tile(const Window *at, int c, int border, Index ahead, int tile, HalfWay half_way) {
+INLINE void read_tile(const Window *at, int c, int border, Index ahead, int tile, int rounded, HalfWay half_way) {
     for (int j = 0; j < window_of(tile); j++) {
         Vector column[LARGEST_WINDOW], out[LARGEST_WINDOW];
         for (int i = 0; i < window_of(tile); i++) {
-            if (!border && j >= 2) __builtin_prefetch(at->row[i] + at->column[j] + ahead + c, 0, 2);
+            if (!border && j >= 2) __builtin_prefetch(at->row[i] + (at->column[j] + ahead + c) * bytes_of(rounded), 0, 2);
             int outside = border && (!at->row[i] || at->column[j] < 0);
-            column[i] = outside ? (Vector){0} : load(at->row[i] + at->column[j] + c);
+            column[i] = outside ? (Vector){0} : load_as(at->row[i], at->column[j] + c, rounded);
         }
         to_products(column, out, tile);
         for (int i = 0; i < window_of(tile); i++) half_way[i][j] = out[i];
@@ -81,13 +83,13 @@ INLINE void clear_outside(Vector *v, int at, int side, int tile) {
 
 /* B' d of a window of features of half the size, doubled or repeated. */
 INLINE void read_wider_tile(const Step *s, const Window *at, int ty, int tx, int c, int repeats, int border, int tile,
-                            HalfWay half_way) {
+                            int rounded, HalfWay half_way) {
     Vector wide[LARGEST_TILE / 2 + 2][LARGEST_WINDOW];
     for (int i = 0; i < halves_of(tile); i++) {
         Vector row[LARGEST_TILE / 2 + 2];
-        for (int j = 0; j < halves_of(tile); j++) row[j] = load(at->row[i] + at->column[j] + c);
+        for (int j = 0; j < halves_of(tile); j++) row[j] = load_as(at->row[i], at->column[j] + c, rounded);
         for (int j = 2; j < halves_of(tile); j++)
-            __builtin_prefetch(at->row[i] + at->column[j] + (Index)tile / 2 * s->stride_in + c, 0, 2);
+            __builtin_prefetch(at->row[i] + (at->column[j] + (Index)tile / 2 * s->stride_in + c) * bytes_of(rounded), 0, 2);
         widen(row, wide[i], repeats, tile);
         if (border) clear_outside(wide[i], tx, s->width, tile);
     }
@@ -124,22 +126,23 @@ INLINE void store_values(const Step *s, HalfWay half_way, int c, void *v, Index 
 INLINE void gather_tiles_as(const Step *s, int first, int tiles, void *v, Index plane, int half, int flags, int tile) {
     int across = count_tiles(s->width, tile), down = count_tiles(s->height, tile);
     int wider = flags & (DOUBLES_INPUT | REPEATS_INPUT), repeats = flags & REPEATS_INPUT, clamps = flags & CLAMPS_INPUT;
+    int rounded = flags & ROUNDED_INPUT;
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
         int border = !clamps && (ty == 0 || tx == 0 || ty == down - 1 || tx == across - 1);
-        Window at = wider    ? find_half_window(s->x, s->height / 2, s->width / 2, s->stride_in, ty, tx, tile)
+        Window at = wider    ? find_half_window(s->x, s->height / 2, s->width / 2, s->stride_in, ty, tx, tile, rounded)
                     : clamps ? find_clamped_window(s, ty, tx, tile)
-                             : find_window(s, ty, tx, tile);
+                             : find_window(s, ty, tx, tile, rounded);
         for (int c = 0; c < s->channels_in; c += LANES) {
             HalfWay half_way;
             if (wider && border)
-                read_wider_tile(s, &at, ty, tx, c, repeats, 1, tile, half_way);
+                read_wider_tile(s, &at, ty, tx, c, repeats, 1, tile, rounded, half_way);
             else if (wider)
-                read_wider_tile(s, &at, ty, tx, c, repeats, 0, tile, half_way);
+                read_wider_tile(s, &at, ty, tx, c, repeats, 0, tile, rounded, half_way);
             else if (border)
-                read_tile(&at, c, 1, 0, tile, half_way);
+                read_tile(&at, c, 1, 0, tile, rounded, half_way);
             else
-                read_tile(&at, c, 0, (Index)tile * s->stride_in, tile, half_way);
+                read_tile(&at, c, 0, (Index)tile * s->stride_in, tile, rounded, half_way);
             store_values(s, half_way, c, v, (Index)t * s->channels_in + c, plane, half, tile);
         }
     }
@@ -147,7 +150,12 @@ INLINE void gather_tiles_as(const Step *s, int first, int tiles, void *v, Index 
 
 /* Every case a loop of its own, without questions inside. */
 static void gather_tiles(const Step *s, int first, int tiles, void *v, Index plane, int half) {
-    switch ((s->flags & (DOUBLES_INPUT | REPEATS_INPUT | CLAMPS_INPUT | LARGE_TILES)) | (half ? HALF_CASE : 0)) {
+    int told = DOUBLES_INPUT | REPEATS_INPUT | CLAMPS_INPUT | LARGE_TILES | ROUNDED_INPUT;
+    switch ((s->flags & told) | (half ? HALF_CASE : 0)) {
+    case DOUBLES_INPUT | HALF_CASE | ROUNDED_INPUT:
+        gather_tiles_as(s, first, tiles, v, plane, 1, DOUBLES_INPUT | ROUNDED_INPUT, 4);
+        break;
+    case HALF_CASE | ROUNDED_INPUT: gather_tiles_as(s, first, tiles, v, plane, 1, ROUNDED_INPUT, 4); break;
     case DOUBLES_INPUT: gather_tiles_as(s, first, tiles, v, plane, 0, DOUBLES_INPUT, 4); break;
     case DOUBLES_INPUT | HALF_CASE: gather_tiles_as(s, first, tiles, v, plane, 1, DOUBLES_INPUT, 4); break;
     case DOUBLES_INPUT | LARGE_TILES: gather_tiles_as(s, first, tiles, v, plane, 0, DOUBLES_INPUT, 6); break;

@@ -50,6 +50,9 @@ class NetworkWriter:
         self.network = network
         self.builder = builder
         self.levels = find_levels(network.shape, builder.library.lanes)
+        layouts = [layout for level in self.levels for layout in (level.unet, level.hidden, level.decoder)]
+        self.rounds = not any(layout.has_blocks for layout in layouts)
+        """Whether features may be kept in bfloat16, which the steps of blocks do not know."""
 
     def write(self) -> tuple[Buffer, Features, Buffer]:
         """The whole network: where the face goes, the image, and where its pixels are found."""
@@ -104,12 +107,13 @@ class NetworkWriter:
         after: Epilogue | None = None,
         nothing: float = 0.0,
         halves: bool = False,
+        rounds: bool = False,
     ) -> Features:
         """A 3x3 convolution and its bias; `nothing` is what stands in channels without weights."""
         assert isinstance(layer, nn.Conv2d)
         assert layer.bias is not None
         after = replace(after or Epilogue(), bias=_array(arrange(layer.bias, out, other=nothing)))
-        return self.builder.convolve(x, arrange_kernel(layer.weight, out, into), after, halves=halves)
+        return self.builder.convolve(x, arrange_kernel(layer.weight, out, into), after, halves=halves, rounds=rounds)
 
     def down(self, block: DownBlock, x: Features, into: Layout, out: Layout) -> Features:
         """`DownBlock.forward`."""
@@ -143,7 +147,8 @@ class NetworkWriter:
         """A 3x3 convolution of the bilinear double, given as pixels or as blocks."""
         if not out.has_blocks:
             kernel = arrange_kernel(weight, out, into)
-            return self.builder.convolve(x, kernel, after, style=style, wider=Flag.DOUBLES_INPUT)
+            rounds = self.rounds and style is not None
+            return self.builder.convolve(x, kernel, after, style=style, wider=Flag.DOUBLES_INPUT, rounds=rounds)
         y = self.builder.convolve(x, arrange_kernel(weight, out, into), after, style=style, clamps=True)
         places = [arrange_kernel(weight, out, into, row=row, column=column) for row, column in BORDER_PLACES]
         self.builder.mend_border(x, y, torch.stack(places), after, style=style)
@@ -172,7 +177,8 @@ class NetworkWriter:
                 torch.cat([getattr(scale[0], name), getattr(shift[0], name)]) for name in ("weight", "bias")
             )
             after = replace(ACTIVATED, bias=_array(arrange(bias, level.hidden)))
-            both = self.builder.convolve(features, arrange_kernel(weight, level.hidden, level.unet), after)
+            kernel = arrange_kernel(weight, level.hidden, level.unet)
+            both = self.builder.convolve(features, kernel, after, rounds=self.rounds)
             first, second = (self.condition(both, layer[2], level, which) for which, layer in enumerate((scale, shift)))
             pairs.append((first, second))
         return pairs
@@ -181,7 +187,8 @@ class NetworkWriter:
         """Scale (0) or shift (1); channels that are left alone are scaled by one."""
         start, into = level.condition(which)
         part = both.part(start, len(into.channels))
-        return self.convolve(part, layer, into, level.transform, nothing=1.0 if which == 0 else 0.0)
+        nothing = 1.0 if which == 0 else 0.0
+        return self.convolve(part, layer, into, level.transform, nothing=nothing, rounds=self.rounds)
 
     def decode(self, codes: list[Features], modulations: list[tuple[Features, Features]]) -> Features:
         """`StyleGan2Decoder.forward`."""
@@ -224,7 +231,7 @@ class NetworkWriter:
         if layer.upsampling is not None:
             assert isinstance(x, Features)
             return self.convolve_doubled(x, weight, into, out, after, style)
-        return self.builder.convolve(x, arrange_kernel(weight, out, into), after, style=style)
+        return self.builder.convolve(x, arrange_kernel(weight, out, into), after, style=style, rounds=self.rounds)
 
     def style(self, convolution: ModulatedConvolution, code: Features, into: Layout) -> Features:
         """Factors of what a modulated convolution reads."""
@@ -248,6 +255,7 @@ class NetworkWriter:
         operands: dict[str, Any] = {"x": x, "style": style, "residual": image, "channels_in": x.channels}
         if not layout.has_blocks:
             y = self.builder.features(x.size, RGB)
+            operands["flags"] = int(Flag.ROUNDED_INPUT) * x.rounded
             self.builder.add(Kind.TO_RGB, y, weight=_array(arrange(weight.T, layout).T), bias=_array(bias), **operands)
             return y
         y = self.builder.features((2 * x.height, 2 * x.width), RGB)

@@ -49,6 +49,10 @@ class Flag(IntFlag):
     FEEDS_NEXT = 64
     CLAMPS_INPUT = 128
     LARGE_TILES = 256
+    ROUNDED_INPUT = 512
+    ROUNDED_OUTPUT = 1024
+    ROUNDED_TRANSFORM = 2048
+    ROUNDED_WEIGHT = 4096
 
 
 @dataclass(eq=False)
@@ -67,17 +71,25 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Float features [H W C] in a buffer, or a vector where both sides are 1."""
+    """Features [H W C] in a buffer, or a vector where both sides are 1."""
 
     buffer: Buffer
     height: int
     width: int
     channels: int
     stride: int
-    """Floats from one pixel to the next: more than the channels where several features lie side by side."""
+    """Values from one pixel to the next: more than the channels where several features lie side by side."""
 
     offset: int = 0
-    """Floats before the first pixel."""
+    """Values before the first pixel."""
+
+    rounded: bool = False
+    """Whether the values are bfloat16 instead of floats."""
+
+    @property
+    def value_size(self) -> int:
+        """Bytes of a value."""
+        return 2 if self.rounded else 4
 
     @property
     def size(self) -> tuple[int, int]:

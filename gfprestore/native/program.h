@@ -69,6 +69,10 @@ enum Flag {
     FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: y is passed to the next, a separable step, in a chain */
     CLAMPS_INPUT = 128,    /* STEP_WINOGRAD: beyond its border x goes on as it ends, instead of zeros */
     LARGE_TILES = 256,     /* STEP_WINOGRAD: tiles of 6 x 6 instead of 4 x 4; only in float */
+    ROUNDED_INPUT = 512,      /* STEP_WINOGRAD, STEP_TO_RGB: x is bfloat16 */
+    ROUNDED_OUTPUT = 1024,    /* STEP_WINOGRAD: y is bfloat16, and whole panels */
+    ROUNDED_TRANSFORM = 2048, /* STEP_WINOGRAD: scale and shift are bfloat16 */
+    ROUNDED_WEIGHT = 4096,    /* STEP_LINEAR: the weights are bfloat16 */
 };
 
 typedef struct {
@@ -88,8 +92,8 @@ typedef struct {
     const float *bias;    /* of every output channel, or NULL */
     const float *noise;   /* of every output pixel, see stride_noise, or NULL */
     const float *residual; /* added after the activation but for ADDS_FIRST, or NULL */
-    const float *scale;   /* feature transform of the channels from `kept` on: their factors, or NULL */
-    const float *shift;   /* ... and what is added */
+    const void *scale;    /* feature transform of the channels from `kept` on: their factors, or NULL */
+    const void *shift;    /* ... and what is added */
     const float *slopes;  /* `slope` of every output channel, or NULL */
     const float *mean;    /* STEP_FILTER_PIXELS: taken off every byte of a row of x, which repeats them */
     const float *filters; /* STEP_SEPARABLE: [10][channels_in], nine weights of every channel and what is added */

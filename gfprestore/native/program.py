@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gfprestore.native.library import Library
 from gfprestore.native.operands import STRIDES, Array, Buffer, Epilogue, Features, Flag, Kind, Operand, buffer_of
+from gfprestore.native.packing import pair_rows, round_weights
 from gfprestore.native.running import Memory, Program, share
 
 SMALLEST_TILED = 16
@@ -36,6 +36,9 @@ MOST_ROWS = 12
 
 PLANE_PADDING = 32
 """Floats after each of the planes of values or products, at most."""
+
+SMALLEST_ROUNDED = 128
+"""Side from which features that only tiles and colours are read from are kept in bfloat16: smaller ones stay near."""
 
 SPARE_PIXELS = 48
 """Pixels after the last that a block of a product may read: its results are dropped."""
@@ -66,6 +69,9 @@ class ProgramBuilder:
     tile_memory: int = TILE_MEMORY
     """Bytes that the steps of one that is three pass on."""
 
+    smallest_rounded: int = SMALLEST_ROUNDED
+    """Least side of features that are kept in bfloat16."""
+
     _unpacked: list[tuple[Tensor, Array, int]] = field(default_factory=list)
 
     def buffer(self, size: int) -> Buffer:
@@ -74,10 +80,11 @@ class ProgramBuilder:
         self.buffers.append(made)
         return made
 
-    def features(self, size: tuple[int, int], channels: int) -> Features:
+    def features(self, size: tuple[int, int], channels: int, *, rounded: bool = False) -> Features:
         """Features of a height and width that the next step writes."""
         height, width = size
-        return Features(self.buffer(4 * channels * (height * width + SPARE_PIXELS)), height, width, channels, channels)
+        bytes_of_all = (2 if rounded else 4) * channels * (height * width + SPARE_PIXELS)
+        return Features(self.buffer(bytes_of_all), height, width, channels, channels, rounded=rounded)
 
     def passing(self, size: tuple[int, int], channels: int) -> Features:
         """Features that only the next step of a chain reads, without memory; see `Flag.FEEDS_NEXT`."""
@@ -106,6 +113,7 @@ class ProgramBuilder:
         halves: bool = False,
         clamps: bool = False,
         into: Features | None = None,
+        rounds: bool = False,
     ) -> Features:
         """A 3x3 convolution with zeros beyond the border.
 
@@ -118,6 +126,8 @@ class ProgramBuilder:
             halves: Give means of 2x2 results.
             clamps: Beyond its border the input goes on as it ends; only for what is convolved in tiles.
             into: Where the result goes; None takes new features.
+            rounds: Keep the result in bfloat16, where that pays: if it is read by convolutions in tiles, as scale or
+                shift, and for colours alone.
         """
         factor = 2 if wider else 1
         height, width = x.size if isinstance(x, Features) else x.shape[:2]
@@ -133,7 +143,10 @@ class ProgramBuilder:
         )
         if after.residual is not None and after.residual.height < size[0]:
             flags |= Flag.DOUBLES_RESIDUAL
-        y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs)
+        rounded = rounds and self.half and min(size) >= self.smallest_rounded and outputs % self.library.panel == 0
+        y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs, rounded=rounded)
+        flags |= Flag.ROUNDED_INPUT * x.rounded | Flag.ROUNDED_OUTPUT * y.rounded
+        flags |= Flag.ROUNDED_TRANSFORM * (isinstance(after.scale, Features) and after.scale.rounded)
         shape = {"height": size[0], "width": size[1], "channels_in": inputs, "channels_out": outputs}
         fields = {"flags": int(flags), "style": style, **shape}
         if packed.nbytes <= self.near_weights:
@@ -243,8 +256,9 @@ class ProgramBuilder:
         """A matrix [O I] times all of x, plus a bias [O]."""
         outputs, inputs = weight.shape
         y = self.features((1, 1), outputs)
-        operands = {"weight": weight.contiguous().numpy(), "bias": bias.contiguous().numpy()}
-        self.add(Kind.LINEAR, y, x=x, channels_in=inputs, **operands)
+        packed = round_weights(weight) if self.half else weight.contiguous().numpy()
+        flags = int(Flag.ROUNDED_WEIGHT * self.half)
+        self.add(Kind.LINEAR, y, x=x, channels_in=inputs, flags=flags, weight=packed, bias=bias.contiguous().numpy())
         return y
 
     def inverse_norm(self, style: Features, energy: Tensor) -> Features:
@@ -283,9 +297,3 @@ class ProgramBuilder:
         self._hold_through_chains()
         places, size = share(self.buffers)
         return Program(self.library, self.half, self.steps, places, (memory or Memory()).take(size))
-
-
-def pair_rows(packed: Array) -> Array:
-    """A packed matrix [..., I, panel] in bfloat16, every two of its rows side by side: [..., I / 2, panel, 2]."""
-    halves = torch.from_numpy(packed).bfloat16().unflatten(-2, (-1, 2)).transpose(-1, -2)
-    return halves.contiguous().view(torch.int16).numpy()

@@ -66,7 +66,7 @@ class Program:
 
     def _address(self, value: Any) -> Any:
         if isinstance(value, Features):
-            return self._memory.ctypes.data + self._places[id(value.buffer)] + 4 * value.offset
+            return self._memory.ctypes.data + self._places[id(value.buffer)] + value.value_size * value.offset
         if isinstance(value, Buffer):
             return self._memory.ctypes.data + self._places[id(value)]
         if isinstance(value, np.ndarray):

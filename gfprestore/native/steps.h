@@ -82,18 +82,26 @@ static float sum_lanes(Vector value) {
 }
 
 /* One output of a matrix times a vector, or the demodulation of one output channel. */
-static void run_linear(const Step *s, int row) {
-    const float *x = s->x, *w = (const float *)s->weight + (Index)row * s->channels_in;
+INLINE void linear_as(const Step *s, int row, int rounded) {
+    const float *x = s->x;
+    Index w = (Index)row * s->channels_in;
     int squares = s->kind == STEP_INVERSE_NORM;
     Vector sum[4] = {0}; /* several, since one addition waits for the one before */
     for (int i = 0; i < s->channels_in; i += 4 * LANES)
         for (int k = 0; k < 4; k++) {
             Vector value = load(x + i + k * LANES);
-            sum[k] += load(w + i + k * LANES) * (squares ? value * value : value);
+            sum[k] += load_as(s->weight, w + i + k * LANES, rounded) * (squares ? value * value : value);
         }
     float total = sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
     /* The leaky ReLU that follows halves the variance, which sqrt(2) makes up for. */
     ((float *)s->y)[row] = squares ? 1.41421356237f / sqrtf(total + 1e-8f) : total + s->bias[row];
+}
+
+static void run_linear(const Step *s, int row) {
+    if (s->flags & ROUNDED_WEIGHT)
+        linear_as(s, row, 1);
+    else
+        linear_as(s, row, 0);
 }
 
 static void run_from_pixels(const Step *s, int row) {
@@ -121,19 +129,26 @@ static float doubled_at(const Step *s, int row, int column, int channel) {
     return 0.75f * first + 0.25f * second;
 }
 
-static void run_to_rgb(const Step *s, int row) {
+INLINE void to_rgb_as(const Step *s, int row, int rounded) {
     const float *w = s->weight; /* [3][channels_in] */
     for (int column = 0; column < s->width; column++) {
-        const float *x = (const float *)s->x + ((Index)row * s->width + column) * s->stride_in;
+        Index x = ((Index)row * s->width + column) * s->stride_in;
         float *y = (float *)s->y + ((Index)row * s->width + column) * RGB;
         Vector sum[3] = {0};
         for (int c = 0; c < s->channels_in; c += LANES) {
-            Vector value = load(x + c) * load(s->style + c);
+            Vector value = load_as(s->x, x + c, rounded) * load(s->style + c);
             for (int k = 0; k < 3; k++) sum[k] += value * load(w + (Index)k * s->channels_in + c);
         }
         for (int k = 0; k < 3; k++)
             y[k] = sum_lanes(sum[k]) + s->bias[k] + (s->residual ? doubled_at(s, row, column, k) : 0);
     }
+}
+
+static void run_to_rgb(const Step *s, int row) {
+    if (s->flags & ROUNDED_INPUT)
+        to_rgb_as(s, row, 1);
+    else
+        to_rgb_as(s, row, 0);
 }
 
 static void run_to_pixels(const Step *s, int row) {

@@ -41,6 +41,18 @@ static inline Vector larger(Vector a, Vector b) {
 #endif
 }
 
+/* The vector at x[at] of floats, or of bfloat16 where `rounded`. */
+static inline Vector load_as(const void *x, Index at, int rounded) {
+#if defined(__AVX512BF16__)
+    if (rounded) {
+        __m256i bits = _mm256_loadu_si256((const __m256i *)((const uint16_t *)x + at));
+        return (Vector)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+    }
+#endif
+    (void)rounded;
+    return load((const float *)x + at);
+}
+
 /* Leaky ReLU whose slope is at most 1. */
 static inline Vector leaky(Vector value, Vector slope) { return larger(slope * value, value); }
 
@@ -84,7 +96,7 @@ static inline Vector activate(const Step *s, Vector value, Index pixel, int c) {
     value = leaky(value, slope_of(s, c));
     if (s->scale && c >= s->kept) {
         Index at = pixel * (s->channels_out - s->kept) + c - s->kept;
-        value = value * load(s->scale + at) + load(s->shift + at);
+        value = value * load_as(s->scale, at, 0) + load_as(s->shift, at, 0);
     }
     return value;
 }
