@@ -35,7 +35,8 @@ class WorkPlan:
     """Threads that enlarge, paste and write."""
 
     finish_ahead: int
-    """Photos that are finished, or wait for it: a whole batch beside those in work, or the next batch would wait."""
+    """Photos that are finished, or wait for it: two batches beside those in work. With one, the next would wait while a
+    few large photos hold up the small ones, and with it the search for faces."""
 
     queue_bytes: float
     """Pixels of the photos from which on a queue takes no more, however few they are."""
@@ -64,6 +65,6 @@ def plan_work(batch_size: int) -> WorkPlan:
         found_ahead=batch_size + 1,
         most_open=batch_size + 1,
         finishers=workers,
-        finish_ahead=batch_size + workers,
+        finish_ahead=2 * batch_size + workers,
         queue_bytes=QUEUE_SHARE * usable_memory(),
     )

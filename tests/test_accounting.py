@@ -25,7 +25,7 @@ from commands import call
 from fakes import fake_models
 from PIL import Image
 
-from gfprestore import photofile, photosteps, photowrite, run
+from gfprestore import photofile, photosteps, photowrite, pipeline, run
 from gfprestore.background import ResizeUpscaler
 from gfprestore.errors import ExitCode
 from gfprestore.models import Models
@@ -33,6 +33,7 @@ from gfprestore.outofmemory import out_of_memory
 from gfprestore.photo import FoundFaces
 from gfprestore.reportfile import ReportFile
 from gfprestore.stopping import STOPPING, StopRequest
+from gfprestore.workplan import WorkPlan
 
 PHOTOS = 9
 THE_ONE = 4
@@ -205,11 +206,14 @@ def target_appears(patch: Patch, album: Path) -> None:
 
 
 def asked_to_stop(patch: Patch, album: Path, number: signal.Signals) -> None:
+    # As few photos in work as there may be, so that some are not reached.
+    plan = WorkPlan(readers=1, read_ahead=1, found_ahead=1, most_open=1, finishers=1, finish_ahead=1, queue_bytes=1e9)
+    patch.setattr(pipeline, "plan_work", lambda _: plan)
     patch.setattr(signal, "getsignal", lambda _: signal.default_int_handler)  # also where a shell ignores Ctrl-C
     usual = photowrite.write_photo
 
     def write(path: Path, *arguments: Any, **settings: Any) -> object:
-        if path.name == f"{THE_ONE}.png":
+        if path.name == "1.png":
             signal.raise_signal(number)
         return usual(path, *arguments, **settings)
 
