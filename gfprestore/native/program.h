@@ -1,9 +1,9 @@
 /* What the kernels are called with, one step of a network for the processor or an image to resample, and the vectors
    that they compute in.
 
-   Features are float, height x width x channels with the channels innermost. Widths are multiples of LANES, and every
-   buffer begins at a cache line. `gfprestore/native/program.py` writes the steps and `library.py` repeats their layout in
-   ctypes; `resampling.py` and `pasting.py` do both for images. */
+   Features are float, or bfloat16 where a flag says so, height x width x channels with the channels innermost. Widths are
+   multiples of LANES, and every buffer begins at a cache line. `gfprestore/native/program.py` writes the steps and
+   `library.py` repeats their layout in ctypes; `resampling.py` and `pasting.py` do both for images. */
 
 #ifndef GFPRESTORE_PROGRAM_H
 #define GFPRESTORE_PROGRAM_H
