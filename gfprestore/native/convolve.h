@@ -10,6 +10,9 @@
 #define FEWEST_TILES 24 /* in a block: a multiple of every ROWS */
 #define PADDING 16 /* floats after every plane of a block: equal offsets in many planes would share a few cache lines */
 
+/* As many tiles as are multiplied for so many. */
+INLINE int whole_rows(int tiles) { return (tiles + ROWS - 1) / ROWS * ROWS; }
+
 INLINE int tile_of(const Step *s) { return s->flags & LARGE_TILES ? 6 : 4; }
 
 static inline int count_all_tiles(const Step *s) {
@@ -70,7 +73,7 @@ static inline int count_blocks_of(const Step *s, Split split) {
 
 /* Cycles until the last of some threads is done, but for a factor that is the same for every split. */
 static double time_of(const Step *s, Split split, int threads, int half) {
-    double outputs = (double)s->channels_out / split.parts, rows = (split.tiles + ROWS - 1) / ROWS * ROWS + RELOAD;
+    double outputs = (double)s->channels_out / split.parts, rows = whole_rows(split.tiles) + RELOAD;
     double each = TRANSFORM * split.tiles * (s->channels_in + outputs) + s->channels_in * outputs * rows * (half ? 0.5 : 1);
     return (count_blocks_of(s, split) + threads - 1) / threads * each;
 }
@@ -114,13 +117,9 @@ static void run_winograd(const Step *s, int block, Split split, float *memory, i
 #define TILES_AT_ONCE 4         /* tiles that a block reads or writes */
 #define PANELS_MEMORY (1 << 18) /* bytes of weights that stay near while all tiles pass them by */
 
-static inline Index value_plane(const Step *s) {
-    return (Index)(s->tiles + ROWS - 1) / ROWS * ROWS * s->channels_in + 2 * PADDING;
-}
+static inline Index value_plane(const Step *s) { return (Index)whole_rows(s->tiles) * s->channels_in + 2 * PADDING; }
 
-static inline Index product_plane(const Step *s) {
-    return (Index)(s->tiles + ROWS - 1) / ROWS * ROWS * s->channels_out + PADDING;
-}
+static inline Index product_plane(const Step *s) { return (Index)whole_rows(s->tiles) * s->channels_out + PADDING; }
 
 static inline int panels_at_once(const Step *s, int half) {
     return most_of(1, (int)(PANELS_MEMORY / ((Index)s->channels_in * PANEL * (half ? 2 : 4))));

@@ -91,7 +91,6 @@ class NetworkWriter:
         if not layout.has_blocks:
             weight, bias = arrange(weight, layout), arrange(bias, layout)
         side = size // 2 if layout.has_blocks else size
-        face.last = len(self.builder.steps)
         y = self.builder.features((side, side), len(layout.channels))
         kind = Kind.PIXELS_TO_BLOCKS if layout.has_blocks else Kind.FROM_PIXELS
         self.builder.add(kind, y, x=face, weight=_array(weight.T), bias=_array(bias), slope=LEAK)

@@ -54,7 +54,7 @@ enum Kind {
     STEP_PIXELS_TO_BLOCKS,
     STEP_BLOCKS_TO_RGB,
     STEP_BORDER,
-    STEP_READ_TILES,
+    STEP_READ_TILES, /* these three are STEP_WINOGRAD apart, with its flags */
     STEP_MULTIPLY_TILES,
     STEP_WRITE_TILES,
 };

@@ -50,7 +50,7 @@ class ProgramBuilder:
 
     library: Library
     half: bool
-    """Whether convolutions in tiles and of 1x1 multiply in bfloat16."""
+    """Whether convolutions in tiles and of 1x1 multiply in bfloat16, and linear steps have weights in it."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
@@ -144,6 +144,9 @@ class ProgramBuilder:
         if after.residual is not None and after.residual.height < size[0]:
             flags |= Flag.DOUBLES_RESIDUAL
         rounded = rounds and self.half and min(size) >= self.smallest_rounded and outputs % self.library.panel == 0
+        # The kernels have no such case: it would be computed otherwise, not refused.
+        assert not rounded or not (halves or after.residual)
+        assert not x.rounded or not (clamps or wider is Flag.REPEATS_INPUT)
         y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs, rounded=rounded)
         flags |= Flag.ROUNDED_INPUT * x.rounded | Flag.ROUNDED_OUTPUT * y.rounded
         flags |= Flag.ROUNDED_TRANSFORM * (isinstance(after.scale, Features) and after.scale.rounded)
@@ -203,9 +206,7 @@ class ProgramBuilder:
         outputs, inputs = weight.shape
         y = self.features(x.size, outputs)
         packed = self.pack_matrix(weight)
-        if self.half:
-            packed = pair_rows(packed)
-        self._convolution(Kind.MATMUL, x, y, packed, after, channels_in=inputs)
+        self._convolution(Kind.MATMUL, x, y, pair_rows(packed) if self.half else packed, after, channels_in=inputs)
         return y
 
     def mend_border(self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None) -> None:
@@ -257,8 +258,8 @@ class ProgramBuilder:
         outputs, inputs = weight.shape
         y = self.features((1, 1), outputs)
         packed = round_weights(weight) if self.half else weight.contiguous().numpy()
-        flags = int(Flag.ROUNDED_WEIGHT * self.half)
-        self.add(Kind.LINEAR, y, x=x, channels_in=inputs, flags=flags, weight=packed, bias=bias.contiguous().numpy())
+        operands = {"weight": packed, "bias": bias.contiguous().numpy()}
+        self.add(Kind.LINEAR, y, x=x, channels_in=inputs, flags=int(Flag.ROUNDED_WEIGHT * self.half), **operands)
         return y
 
     def inverse_norm(self, style: Features, energy: Tensor) -> Features:
