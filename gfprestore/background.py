@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network, steady_precision
-from gfprestore.background_package import PackageUpscaler
 from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import UsageError, WeightsError
 from gfprestore.photo import Pixels
 from gfprestore.resize import Enlargement, resize_photo
+from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network, steady_precision
+from gfprestore.upscaling.package import PackageUpscaler
 from gfprestore.weights import read_state_dict
 
 CHOICES = ("auto", "real-esrgan", "lanczos", "none", "realesrgan-package")

@@ -3,8 +3,8 @@
 The estimate is made on a small copy, by DDColor (Kang et al., "DDColor: Towards Photo-Realistic Image Colorization via
 Dual Decoders", ICCV 2023) where its weights can be had. Faces that a colouring generator restored lend their own
 colour, so that skin is the same in the face and around it; without DDColor it is carried on over neck and ears
-(`gfprestore.skin_spread`). Then the chroma is enlarged with the photo's lightness as guide (`gfprestore.chroma`), so
-that it ends where things end.
+(`gfprestore.colorizing.skin_spread`). Then the chroma is enlarged with the photo's lightness as guide
+(`gfprestore.colorizing.chroma`), so that it ends where things end.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import cv2
 import numpy as np
 from torch import Tensor, nn
 
-from gfprestore.chroma import apply_chroma, guide_size
+from gfprestore.blending.masks import MaskKind
+from gfprestore.blending.tone import JUDGED_SIDE, Tone, judge_chroma
+from gfprestore.colorizing.chroma import apply_chroma, guide_size
+from gfprestore.colorizing.lab import Floats, lab_to_rgb, rgb_to_lab
+from gfprestore.colorizing.skin_spread import calm_redness, spread_skin
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
 from gfprestore.geometry import compose, magnification, scaling
-from gfprestore.lab import Floats, lab_to_rgb, rgb_to_lab
-from gfprestore.masks import MaskKind
 from gfprestore.photo import ColouredFace, Pixels
 from gfprestore.resize import resize_photo
-from gfprestore.skin_spread import calm_redness, spread_skin
-from gfprestore.tone import JUDGED_SIDE, Tone, judge_chroma
 
 # Side of the square that DDColor sees, as in its authors' own inference.
 _NETWORK_SIDE = 512

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gfprestore.blending.masks import MaskKind, face_mask
+from gfprestore.blending.tone import Tone, find_tone
 from gfprestore.geometry import compose, scaling
-from gfprestore.masks import MaskKind, face_mask
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import AlignedFace, ColouredFace, Pixels
 from gfprestore.resize import resize_photo
 from gfprestore.restorer import FaceRestorer
 from gfprestore.retouch import RestoredCrop
-from gfprestore.tone import Tone, find_tone
 
 
 def decide_colouring(pixels: Pixels, options: RestoreOptions) -> tuple[bool, list[str]]:

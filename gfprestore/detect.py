@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gfprestore.detection.face_choice import Candidates, choose_faces, merge_candidates
+from gfprestore.detection.photo_views import COARSE_VIEW, VIEWS, Look, View, make_looks, turn_face_back, turn_photo
+from gfprestore.detection.priors import decode_faces
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
-from gfprestore.face_choice import Candidates, choose_faces, merge_candidates
 from gfprestore.geometry import map_points
 from gfprestore.native.detector import build_native_detector
 from gfprestore.photo import DetectedFace, FoundFaces, Pixels
-from gfprestore.photo_views import COARSE_VIEW, VIEWS, Look, View, make_looks, turn_face_back, turn_photo
-from gfprestore.priors import decode_faces
 
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace

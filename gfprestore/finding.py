@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gfprestore.align import align_face, whole_photo_face
 from gfprestore.detect import FaceDetector
-from gfprestore.face_choice import FaceBox, box_of, choose_faces, faces_at
+from gfprestore.detection.face_choice import FaceBox, box_of, choose_faces, faces_at
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import AlignedFace, Photo
 from gfprestore.report import RefusedRecord

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import cv2
 
+from gfprestore.detection.face_choice import FaceBox
 from gfprestore.dropping import DroppedError
 from gfprestore.errors import GfprestoreError, PhotoError, printable
-from gfprestore.face_choice import FaceBox
 from gfprestore.job import Job
 from gfprestore.photo import AlignedFace, Photo
 from gfprestore.report import RefusedRecord

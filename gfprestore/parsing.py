@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from gfprestore.blending.masks import FaceLabel, Labels
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
-from gfprestore.masks import FaceLabel, Labels
 
 PARSER_SIZE = 512
 """Side of the crops that both networks were trained on, in pixels."""

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gfprestore.blending.overlaps import Box, leave_room, shared_box
 from gfprestore.geometry import Transform, compose, invert, magnification, map_points, scaling
 from gfprestore.native.library import load_library
 from gfprestore.native.pasting import paste_face
-from gfprestore.overlaps import Box, leave_room, shared_box
 from gfprestore.photo import Pixels
 
 # Of a face's box, the spread over which its tone follows that of a drawn background: narrower than the feather of its
@@ -50,7 +50,7 @@ def paste_faces(canvas: Pixels, photo: Pixels, patches: Sequence[FacePatch], *, 
     """Blends restored faces into the upscaled photo, in place.
 
     Every face's change is added to the canvas as it was before any face, so that no face's change is laid on top of
-    another's, and where masks overlap the larger face wins (`gfprestore.overlaps.leave_room`).
+    another's, and where masks overlap the larger face wins (`gfprestore.blending.overlaps.leave_room`).
 
     Args:
         canvas: The upscaled photo, RGB, dtype of `photo`, (H', W', 3). Pixels outside every mask stay bit-identical.

@@ -25,13 +25,13 @@ from typing import BinaryIO, cast
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError, features
 
-from gfprestore.decode import Decoded, UnusualPixelsError, decode_pixels
 from gfprestore.errors import PageError, PhotoError, printable
-from gfprestore.metadata import read_metadata
+from gfprestore.formats.decode import Decoded, UnusualPixelsError, decode_pixels
+from gfprestore.formats.metadata import read_metadata
+from gfprestore.formats.tiffpages import find_pages, turn_to
+from gfprestore.formats.tifftags import holds_its_pixels
 from gfprestore.photo import Photo, Pixels
 from gfprestore.photowrite import write_photo
-from gfprestore.tiffpages import find_pages, turn_to
-from gfprestore.tifftags import holds_its_pixels
 
 __all__ = ["MAX_PIXELS", "read_photo", "write_photo"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gfprestore import __version__
 from gfprestore.background import ResizeUpscaler
-from gfprestore.chosenfaces import not_found
+from gfprestore.blending.masks import Labels
 from gfprestore.colorize import colorize_photo
 from gfprestore.colour import to_8_bits, to_srgb, two_way_profile
 from gfprestore.colouring import coloured_faces, decide_colouring
@@ -21,10 +21,9 @@ from gfprestore.dropping import drop_if
 from gfprestore.errors import PageError, PhotoError, printable
 from gfprestore.extras import copy_times, draw_boxes, save_faces
 from gfprestore.finding import find_faces
+from gfprestore.formats.metadata import tag_as_restored
 from gfprestore.inwork import OpenPhoto, stamp_of
 from gfprestore.job import Job
-from gfprestore.masks import Labels
-from gfprestore.metadata import tag_as_restored
 from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
 from gfprestore.outofmemory import out_of_memory
@@ -33,6 +32,7 @@ from gfprestore.photo import Photo
 from gfprestore.photofile import read_photo
 from gfprestore.photowrite import holds_pages, write_photo
 from gfprestore.report import FaceRecord, RefusedRecord, Restored, on_page
+from gfprestore.reporting.chosenfaces import not_found
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.retouch import RestoredCrop, Retouch, retouch_faces
 from gfprestore.stagetimes import Stopwatch

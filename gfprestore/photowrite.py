@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gfprestore import exif
 from gfprestore.atomic import atomic_file
-from gfprestore.bmpwriter import write_bmp
 from gfprestore.colour import profile_space, to_8_bits, to_srgb
 from gfprestore.errors import PhotoError, printable
-from gfprestore.filepixels import FilePixels
-from gfprestore.jpegwriter import write_jpeg
+from gfprestore.formats import exif
+from gfprestore.formats.bmpwriter import write_bmp
+from gfprestore.formats.filepixels import FilePixels
+from gfprestore.formats.jpegwriter import write_jpeg
+from gfprestore.formats.pngchunks import encode_png, keyword
+from gfprestore.formats.substitutes import with_comment, with_resolution
+from gfprestore.formats.tiffwriter import append_page, write_tiff
 from gfprestore.photo import Photo
-from gfprestore.pngchunks import encode_png, keyword
-from gfprestore.substitutes import with_comment, with_resolution
-from gfprestore.tiffwriter import append_page, write_tiff
 from gfprestore.walk import split_suffix
 
 _BEST_WEBP_QUALITY = 95

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.atomic import TargetExistsError
-from gfprestore.chosenfaces import NOT_LISTED, ChosenFaces, read_faces
 from gfprestore.dropping import DroppedError
 from gfprestore.errors import PhotoError, printable
 from gfprestore.inwork import OpenPhoto, in_hand, stamp_of
@@ -28,6 +27,7 @@ from gfprestore.models import Models
 from gfprestore.options import RestoreOptions
 from gfprestore.photosteps import Crops, finish_photo, open_page, restore_crops, with_faces
 from gfprestore.report import Failed, Outcome, Restored, Skipped
+from gfprestore.reporting.chosenfaces import NOT_LISTED, ChosenFaces, read_faces
 from gfprestore.retouch import RestoredCrop
 from gfprestore.settled import settle
 from gfprestore.stagetimes import Stopwatch

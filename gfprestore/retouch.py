@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.blend import BlendedCrop, BlendSettings, blend_crop
+from gfprestore.blending.blend import BlendedCrop, BlendSettings, blend_crop
+from gfprestore.blending.masks import Labels, Mask, face_mask
+from gfprestore.blending.tone import Tone, find_tone
 from gfprestore.colour import from_srgb, to_8_bits, to_16_bits
-from gfprestore.face_choice import box_of
+from gfprestore.detection.face_choice import box_of
 from gfprestore.geometry import magnification
 from gfprestore.identity import FaceRecogniser, identity_angles, settle_identity
-from gfprestore.masks import Labels, Mask, face_mask
 from gfprestore.options import RestoreOptions
 from gfprestore.paste import FacePatch
 from gfprestore.photo import AlignedFace, Photo
 from gfprestore.report import FaceRecord
-from gfprestore.tone import Tone, find_tone
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from gfprestore import __version__
 from gfprestore.atomic import remove_leftovers
-from gfprestore.chosenfaces import ChosenFaces, read_faces_of
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
-from gfprestore.earlier import EarlierRun, Line, read_report
 from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
 from gfprestore.job import Job
 from gfprestore.machine import usable_cores
 from gfprestore.options import RestoreOptions
 from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
-from gfprestore.reportfile import ReportFile
+from gfprestore.reporting.chosenfaces import ChosenFaces, read_faces_of
+from gfprestore.reporting.earlier import EarlierRun, Line, read_report
+from gfprestore.reporting.reportfile import ReportFile
 from gfprestore.settled import settle_all
 from gfprestore.stagetimes import StageTimes
 from gfprestore.stopping import StopRequest

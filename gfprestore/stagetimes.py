@@ -90,7 +90,7 @@ class StageTimes:
         return max(STEPS, key=self.share)
 
     def facts(self) -> dict[str, object]:
-        """What the report's last line tells; see `gfprestore.reportfile`."""
+        """What the report's last line tells; see `gfprestore.reporting.reportfile`."""
         steps = {
             step: {
                 "threads": self._threads[step],

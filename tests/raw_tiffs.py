@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gfprestore.exif import ASCII, LONG, SHORT, UNDEFINED, directory_bytes
+from gfprestore.formats.exif import ASCII, LONG, SHORT, UNDEFINED, directory_bytes
 
 Tags = Mapping[int, tuple[int, int, bytes]]
 

@@ -31,7 +31,7 @@ from gfprestore.errors import ExitCode
 from gfprestore.models import Models
 from gfprestore.outofmemory import out_of_memory
 from gfprestore.photo import FoundFaces
-from gfprestore.reportfile import ReportFile
+from gfprestore.reporting.reportfile import ReportFile
 from gfprestore.stopping import STOPPING, StopRequest
 from gfprestore.workplan import WorkPlan
 

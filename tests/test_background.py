@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
-from gfprestore import background, background_network
+from gfprestore import background
 from gfprestore.background import BILINEAR, LANCZOS, build_upscaler, real_esrgan_name
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import DeviceError, UsageError, WeightsError
 from gfprestore.resize import has_equal_channels, resize_photo
-from gfprestore.upscaling_layers import finish_in_fp32, values_per_pixel
+from gfprestore.upscaling import network as background_network
+from gfprestore.upscaling.layers import finish_in_fp32, values_per_pixel
+from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
 
 # In 8 bits this means that one value in fifteen differs by one level.
 LEAST_PSNR = 60.0

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
 from gfprestore.paste import FacePatch, paste_faces
-from gfprestore.upscaling_layers import values_per_pixel
+from gfprestore.upscaling.layers import values_per_pixel
+from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
 from gfprestore.weights import read_state_dict
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]

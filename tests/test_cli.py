@@ -25,7 +25,7 @@ from gfprestore.cli_options import OPTIONS
 from gfprestore.errors import DeviceError, ExitCode, WeightsError
 from gfprestore.options import RestoreOptions
 from gfprestore.photofile import read_photo
-from gfprestore.reportfile import SCHEMA
+from gfprestore.reporting.reportfile import SCHEMA
 
 
 def write_photo_file(path: Path, faces: int = 1, size: tuple[int, int] = (90, 60)) -> Path:

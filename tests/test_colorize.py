@@ -24,9 +24,9 @@ from gfprestore.colorize import (
     colorize_photo,
     load_colour_network,
 )
+from gfprestore.colorizing.lab import fit_chroma, lab_to_rgb, lightness, rgb_to_lab
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
-from gfprestore.lab import fit_chroma, lab_to_rgb, lightness, rgb_to_lab
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import ColouredFace
 from gfprestore.resize import resize_photo

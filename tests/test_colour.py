@@ -20,7 +20,7 @@ from gfprestore.colour import (
     to_srgb,
     two_way_profile,
 )
-from gfprestore.gamma import gamma_profile
+from gfprestore.formats.gamma import gamma_profile
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -7,11 +7,11 @@ import pytest
 from fakes import FakeRestorer
 
 from gfprestore.align import FACE_TEMPLATE
+from gfprestore.blending.tone import Tone, find_tone
 from gfprestore.colouring import coloured_faces, decide_colouring
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import AlignedFace, DetectedFace
 from gfprestore.retouch import RestoredCrop
-from gfprestore.tone import Tone, find_tone
 
 
 def painted(crop: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from PIL import ImageCms
 from sample_photos import profile, scanner_profile
 
 from gfprestore.curves import convert_deep, read_curves
-from gfprestore.gamma import gamma_profile
+from gfprestore.formats.gamma import gamma_profile
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LEVELS = np.linspace(0, 1, 65536)

@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 
 from gfprestore.align import FACE_TEMPLATE
 from gfprestore.detect import DetectionNetwork, FaceDetector, build_detector, build_network, load_network
+from gfprestore.detection.face_choice import NOT_FROM_THE_FRONT
+from gfprestore.detection.priors import decode_faces, prior_boxes
 from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
-from gfprestore.face_choice import NOT_FROM_THE_FRONT
 from gfprestore.geometry import map_points
 from gfprestore.photo import DetectedFace
-from gfprestore.priors import decode_faces, prior_boxes
 from gfprestore.statedict import load_state_dict
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -33,9 +33,18 @@ CLICK_ONLY = ["command", "cli", "weights_cli", "training.cli", "evaluation.cli"]
 PIXELS_ONLY = ["photo", "photofile", "align", "paste", "resize", "geometry", "transparency", "curves"]
 SIBLINGS = ["training", "evaluation"]
 """May use each other and everything else, and nothing else uses them: whoever restores photos needs no trainer."""
+PARTS = {
+    "formats": {"colour", "photo"},
+    "blending": {"photo", "resize"},
+    "detection": {"align", "colour", "geometry", "photo", "resize"},
+    "colorizing": {"blending", "geometry", "photo"},
+    "upscaling": {"dropping", "engine", "errors", "machine", "native", "outofmemory", "photo", "resize"},
+    "reporting": {"errors", "job", "report"},
+}
+"""Folders that are one step of the work each, and all else in this package that their modules may import."""
 OWNERS = {
     "facexlib": {"detect", "parsing"},
-    "spandrel": {"background_network", "colorize"},
+    "spandrel": {"upscaling.network", "colorize"},
 }
 """Packages that stand behind one interface, and the modules that may import them, anywhere in their code."""
 
@@ -137,6 +146,16 @@ def test_nothing_that_restores_imports_a_sibling() -> None:
     siblings = tuple(f"gfprestore.{name}" for name in SIBLINGS)
     restoring = [name for name in FILES if not name.startswith(siblings)]
     assert [name for name in restoring if any(found.startswith(siblings) for found, _ in imported_by(name))] == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_knows_what_it_stands_on_and_no_more(part: str) -> None:
+    members = [name for name in FILES if name.startswith(f"gfprestore.{part}.")]
+    assert len(members) > 1
+    known = {
+        found.split(".")[1] for name in members for found, _ in imported_by(name) if found.startswith("gfprestore.")
+    }
+    assert known <= PARTS[part] | {part}
 
 
 @pytest.mark.parametrize("package", OWNERS)

@@ -18,17 +18,18 @@ from PIL import ExifTags, Image, ImageSequence
 from raw_tiffs import long, short, text, write_raw_tiff
 from sample_photos import colours, full_metadata, photo, saved
 
-from gfprestore import exif, photosteps
+from gfprestore import photosteps
 from gfprestore.errors import PageError, PhotoError
 from gfprestore.folders import plan_jobs
+from gfprestore.formats import exif
+from gfprestore.formats.metadata import tag_as_restored
 from gfprestore.job import Job
-from gfprestore.metadata import tag_as_restored
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import Photo, PhotoMetadata
 from gfprestore.photofile import read_photo, write_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored
-from gfprestore.reportfile import ReportFile
+from gfprestore.reporting.reportfile import ReportFile
 
 
 def some_pages() -> list[Photo]:

@@ -10,8 +10,8 @@ from facexlib.parsing.parsenet import ParseNet
 from real_faces import cut_face
 from torch.nn import functional
 
+from gfprestore.blending.masks import FaceLabel
 from gfprestore.errors import WeightsError
-from gfprestore.masks import FaceLabel
 from gfprestore.parsing import PARSENET_LABELS, PARSER_SIZE, FaceParser, build_parser, load_parsing_network
 from gfprestore.weights import read_state_dict
 

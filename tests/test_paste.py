@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gfprestore import paste
 from gfprestore.align import FACE_TEMPLATE, align_face
+from gfprestore.blending.masks import border_mask
 from gfprestore.geometry import compose, invert, map_points, scaling
-from gfprestore.masks import border_mask
 from gfprestore.native.library import load_library
 from gfprestore.paste import FacePatch, paste_faces
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from sample_photos import LOSSLESS, colours, full_metadata, gray_profile, photo, profile, saved, scanner_profile, shown
 
-from gfprestore import exif
 from gfprestore.colour import to_srgb
 from gfprestore.errors import PhotoError
-from gfprestore.filepixels import FilePixels
-from gfprestore.metadata import tag_as_restored
+from gfprestore.formats import exif
+from gfprestore.formats.filepixels import FilePixels
+from gfprestore.formats.metadata import tag_as_restored
+from gfprestore.formats.tiffwriter import write_tiff
 from gfprestore.photo import Photo, PhotoMetadata
 from gfprestore.photofile import read_photo, write_photo
-from gfprestore.tiffwriter import write_tiff
 
 
 @pytest.mark.parametrize("suffix", LOSSLESS)

@@ -23,20 +23,20 @@ from sample_photos import gray_profile, profile, scanner_profile, shown
 from gfprestore import __version__, photosteps, pipeline
 from gfprestore.cli import main
 from gfprestore.colorize import SoftTint
+from gfprestore.colorizing.lab import rgb_to_lab
 from gfprestore.colour import from_srgb
 from gfprestore.errors import DeviceError, OutputError
 from gfprestore.extras import BOX_COLOURS
 from gfprestore.folders import plan_jobs
-from gfprestore.gamma import gamma_profile
+from gfprestore.formats.gamma import gamma_profile
 from gfprestore.job import Job
-from gfprestore.lab import rgb_to_lab
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import DetectedFace, FoundFaces, Photo, PhotoMetadata, RefusedFace
 from gfprestore.photofile import read_photo, write_photo
 from gfprestore.photosteps import finish_photo
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Failed, Restored, Skipped
-from gfprestore.reportfile import ReportFile, outcome_line
+from gfprestore.reporting.reportfile import ReportFile, outcome_line
 from gfprestore.resize import output_size, resize_photo
 from gfprestore.workplan import plan_work
 

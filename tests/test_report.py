@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfprestore.earlier import read_report
 from gfprestore.errors import ExitCode, OutputError, UsageError
 from gfprestore.job import Job
 from gfprestore.report import FaceRecord, Failed, Outcome, RefusedRecord, Report, Restored, Skipped, duration
-from gfprestore.reportfile import SCHEMA, ReportFile
+from gfprestore.reporting.earlier import read_report
+from gfprestore.reporting.reportfile import SCHEMA, ReportFile
 
 
 def job(name: str) -> Job:

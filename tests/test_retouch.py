@@ -7,16 +7,16 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from dead_leaves import leaves
 from PIL import ImageCms
 from real_faces import EYES
-from test_detail import leaves
 
 from gfprestore.align import FACE_TEMPLATE, align_face, face_template, similarity_transform
+from gfprestore.blending.masks import FaceLabel
 from gfprestore.colour import to_8_bits, to_srgb
 from gfprestore.evaluation.seam import seam_ratio, seam_step
-from gfprestore.gamma import gamma_profile
+from gfprestore.formats.gamma import gamma_profile
 from gfprestore.geometry import invert, map_points
-from gfprestore.masks import FaceLabel
 from gfprestore.options import RestoreOptions
 from gfprestore.paste import paste_faces
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata

@@ -13,12 +13,12 @@ from PIL import Image
 from spandrel.architectures.ESRGAN import ESRGAN
 
 from gfprestore.background import BILINEAR, LANCZOS
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
 from gfprestore.dropping import DroppedError
 from gfprestore.job import Job
 from gfprestore.options import RestoreOptions
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Restored
+from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
 
 
 class CountingEngine:

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gfprestore.background_network import NetworkUpscaler, load_upscaling_network
-from gfprestore.background_package import PackageUpscaler
 from gfprestore.errors import UsageError
 from gfprestore.resize import resize_photo
-from gfprestore.tiles import TileGrid
+from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
+from gfprestore.upscaling.package import PackageUpscaler
+from gfprestore.upscaling.tiles import TileGrid
 from gfprestore.weights import read_state_dict
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -16,12 +16,12 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from gfprestore.bands import count_octaves, split_bands
-from gfprestore.blend import BlendSettings, blend_crop
-from gfprestore.grain import draw_grain, measure_grain
-from gfprestore.masks import FaceLabel, border_mask, face_mask, oval_mask
+from gfprestore.blending.bands import count_octaves, split_bands
+from gfprestore.blending.blend import BlendSettings, blend_crop
+from gfprestore.blending.grain import draw_grain, measure_grain
+from gfprestore.blending.masks import FaceLabel, border_mask, face_mask, oval_mask
+from gfprestore.blending.tone import Tone, find_tone, lab_to_unit, pixels_to_lab
 from gfprestore.paste import FacePatch, paste_faces
-from gfprestore.tone import Tone, find_tone, lab_to_unit, pixels_to_lab
 
 SIZE = 512
 ROUNDS = 15

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.lab import rgb_to_lab
+from gfprestore.colorizing.lab import rgb_to_lab
 from gfprestore.photofile import read_photo
 from gfprestore.restorer import FaceRestorer, build_restorer
 from gfprestore.training.degradation import degrade_photo

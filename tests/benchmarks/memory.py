@@ -29,12 +29,12 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 from fakes import fake_models  # noqa: E402  # the folders must be known first
 
 from gfprestore.background import LANCZOS  # noqa: E402
-from gfprestore.background_network import NetworkUpscaler, build_upscaling_engine, load_upscaling_network  # noqa: E402
 from gfprestore.engine import Engine, resolve_precision  # noqa: E402
 from gfprestore.folders import plan_jobs  # noqa: E402
 from gfprestore.options import RestoreOptions  # noqa: E402
 from gfprestore.pipeline import restore_photos  # noqa: E402
 from gfprestore.report import Restored  # noqa: E402
+from gfprestore.upscaling.network import NetworkUpscaler, build_upscaling_engine, load_upscaling_network  # noqa: E402
 from gfprestore.weights import read_state_dict  # noqa: E402
 
 WEIGHTS = PROJECT.parent / "shared/weights/RealESRGAN_x2plus_fp16.pth"

@@ -23,7 +23,7 @@ import numpy as np
 
 from gfprestore import paste
 from gfprestore.align import FACE_TEMPLATE, align_face
-from gfprestore.masks import border_mask, oval_mask
+from gfprestore.blending.masks import border_mask, oval_mask
 from gfprestore.native.library import load_library
 from gfprestore.paste import FacePatch, paste_faces
 from gfprestore.photo import DetectedFace, Photo, PhotoMetadata

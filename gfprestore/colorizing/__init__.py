@@ -1,0 +1,1 @@
+"""How `gfprestore.colorize` spreads the colour of a few faces: colour spaces, edges, ears and necks."""

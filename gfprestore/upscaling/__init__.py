@@ -1,0 +1,1 @@
+"""Photos enlarged by a network, tile by tile; `gfprestore.background` chooses the way."""

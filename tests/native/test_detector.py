@@ -1,0 +1,142 @@
+"""RetinaFace on the compiled kernels against facexlib's own."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from gfprestore.detect import MEAN, DetectionNetwork, build_detector, build_network, load_network
+from gfprestore.engine import TorchEngine
+from gfprestore.native import running
+from gfprestore.native.detector import MOST_PROGRAMS, NativeDetectionEngine, build_native_detector
+from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
+from gfprestore.native.retinaface import Retinaface
+from gfprestore.weights import read_state_dict
+
+PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
+SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "detector_compact_fp16.safetensors"
+EXACT = 1e-5
+"""Largest error, relative to the largest value."""
+
+State = dict[str, torch.Tensor]
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor"),
+]
+
+
+@pytest.fixture(scope="module", params=PRESENT)
+def kernels(request: pytest.FixtureRequest) -> Library:
+    return Library(FOLDER / f"{request.param}{SUFFIX}")
+
+
+@pytest.fixture(params=["mobile0.25", "resnet50"])
+def state(request: pytest.FixtureRequest) -> State:
+    return random_state(request.param)
+
+
+@cache
+def random_state(kind: str) -> State:
+    """Random weights whose normalisations keep the signal alive and shift it, so that borders and slopes count."""
+    torch.manual_seed(3)
+    network = build_network(kind).train()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
+        for _ in range(3):
+            network(torch.randn(2, 3, 64, 64) * 60)
+    return network.state_dict()
+
+
+def photos(height: int, width: int, count: int = 1) -> NDArray[np.uint8]:
+    return np.random.default_rng(height).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def facexlibs(state: State, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    (rows,) = TorchEngine(DetectionNetwork(load_network(state)), "cpu", "fp32").run(pixels)
+    return rows
+
+
+def assert_equal(given: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
+    assert given.shape == wanted.shape
+    for part in (slice(0, 1), slice(1, 5), slice(5, 15)):
+        assert wanted[..., part].std() > 1e-3
+        error = np.abs(given[..., part] - wanted[..., part]).max() / np.abs(wanted[..., part]).max()
+        assert error < EXACT, (part, error)
+
+
+def test_photos_of_any_size_come_out_as_facexlib_has_them(kernels: Library, state: State) -> None:
+    engine = NativeDetectionEngine(Retinaface(state, kernels), kernels, MEAN)
+    # Sides of one cell, of fewer pixels than a block, of more; and again what memory was shared with since.
+    for height, width in ((64, 96), (32, 32), (160, 224), (32, 288), (64, 96)):
+        pixels = photos(height, width)
+        assert_equal(engine.run(pixels)[0], facexlibs(state, pixels))
+
+
+def test_photo_has_the_same_bytes_in_any_batch_and_on_any_number_of_threads(
+    kernels: Library, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, results = photos(96, 64, count=2), []
+    for threads in (1, 3):
+        monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
+        engine = NativeDetectionEngine(Retinaface(state, kernels), kernels, MEAN)
+        results += [engine.run(pixels)[0], np.concatenate([engine.run(pixels[:1])[0], engine.run(pixels[1:])[0]])]
+    assert all(result.tobytes() == results[0].tobytes() for result in results)
+
+
+def test_few_programs_are_kept_and_all_share_their_memory(kernels: Library) -> None:
+    engine = NativeDetectionEngine(Retinaface(random_state("mobile0.25"), kernels), kernels, MEAN)
+    engine.run(photos(96, 96))
+    first = engine._memory.take(0)
+    sizes = [(32, 32 * count) for count in range(1, MOST_PROGRAMS + 2)]
+    for size in sizes:
+        engine.run(photos(*size))
+    assert list(engine._programs) == sizes[1:]
+    assert engine._memory.take(0) is first
+    before = engine.run(photos(32, 64))[0]
+    engine.run(photos(128, 128))  # takes more memory, which the others know nothing of
+    assert list(engine._programs) == [(128, 128)]
+    assert engine.run(photos(32, 64))[0].tobytes() == before.tobytes()
+
+
+def test_scores_of_what_is_surely_no_face_are_zero(kernels: Library) -> None:
+    state = random_state("mobile0.25") | {
+        f"ClassHead.{level}.conv1x1.bias": torch.tensor([500.0, -500.0, -500.0, 500.0]) for level in range(3)
+    }
+    rows = NativeDetectionEngine(Retinaface(state, kernels), kernels, MEAN).run(photos(32, 32))[0]
+    assert np.array_equal(rows[0, :, 0], np.tile(np.float32([0, 1]), rows.shape[1] // 2))
+
+
+def test_half_floats_and_names_as_released_are_read() -> None:
+    pixels = photos(64, 64)
+    state = read_state_dict(SHIPPED)
+    detector = build_detector(
+        {f"module.{name}": tensor for name, tensor in state.items()}, device="cpu", threshold=0.5, min_face=0
+    )
+    assert isinstance(detector._engine, NativeDetectionEngine)
+    assert_equal(detector._engine.run(pixels)[0], facexlibs(state, pixels))
+
+
+def test_other_networks_and_other_precisions_are_left_to_others() -> None:
+    state = random_state("mobile0.25")
+    assert build_native_detector(state, MEAN, "fp32") is not None
+    assert build_native_detector(state, MEAN, "bf16") is None
+    assert build_native_detector({}, MEAN, "fp32") is None
+    assert build_native_detector(state | {"extra.weight": torch.zeros(1)}, MEAN, "fp32") is None
+
+
+@pytest.mark.parametrize(("kind", "every"), [("mobile0.25", 5), ("resnet50", 29)])
+def test_tensors_that_lack_or_have_another_shape_are_never_read_beyond_their_end(kind: str, every: int) -> None:
+    state = build_network(kind).state_dict()
+    names = [name for name in state if not name.endswith("num_batches_tracked")]
+    for name in names[::every]:
+        assert build_native_detector({key: state[key] for key in state if key != name}, MEAN, "fp32") is None
+        assert build_native_detector(state | {name: state[name][:-1]}, MEAN, "fp32") is None

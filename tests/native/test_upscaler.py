@@ -1,0 +1,151 @@
+"""RRDBNet on the compiled kernels against spandrel's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from spandrel.architectures.ESRGAN import ESRGAN
+from torch import nn
+
+from gfprestore.engine import TorchEngine
+from gfprestore.native import running
+from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds, library_for
+from gfprestore.native.program import SMALLEST_LARGE
+from gfprestore.native.upscaler import NativeUpscalerEngine, Rrdb, build_native_upscaler
+from gfprestore.upscaling.network import _ALIGNMENT, NetworkUpscaler, load_upscaling_network, steady_precision
+
+PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
+EXACT = 2e-5
+
+pytestmark = pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor")
+
+
+@pytest.fixture(scope="module", params=PRESENT)
+def kernels(request: pytest.FixtureRequest) -> Library:
+    return Library(FOLDER / f"{request.param}{SUFFIX}")
+
+
+def random_rrdb(factor: int = 2, filters: int = 64, blocks: int = 2) -> nn.Module:
+    """Real-ESRGAN x2plus shrinks its input first; x4plus does not."""
+    torch.manual_seed(0)
+    shuffle = 2 if factor == 2 else None
+    network = ESRGAN(
+        in_nc=12 if shuffle else 3,
+        num_filters=filters,
+        num_blocks=blocks,
+        scale=4 if shuffle else factor,
+        shuffle_factor=shuffle,
+    )
+    for parameter in network.parameters():
+        parameter.data *= 1.5  # so that the blocks count beside their shortcuts
+    last = network.model[-1]
+    last.weight.data *= 4
+    last.bias.data += 0.5  # most values inside the range, where nothing is cut off
+    return network.eval().requires_grad_(False)
+
+
+def unused() -> Any:
+    raise AssertionError("nothing here is too small for tiles")
+
+
+def photo(height: int, width: int, count: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(0).random((count, height, width, 3), np.float32)
+
+
+def spandrels(network: nn.Module, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    result: torch.Tensor = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+    return result.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_tiles_of_any_size_come_out_as_spandrel_has_them(kernels: Library, factor: int) -> None:
+    network = random_rrdb(factor)
+    engine = NativeUpscalerEngine(Rrdb(network, kernels), kernels, "fp32", unused)
+    for height, width in ((32, 32), (52, 36), (46, 66), (52, 36)):
+        pixels = photo(height, width)
+        wanted = spandrels(network, pixels)
+        assert wanted.std() > 0.05
+        assert np.abs(engine.run(pixels)[0] - wanted).max() < EXACT
+
+
+def test_half_precision_stays_near(kernels: Library) -> None:
+    if not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    network, pixels = random_rrdb(), photo(48, 48)
+    given = NativeUpscalerEngine(Rrdb(network, kernels), kernels, "bf16", unused).run(pixels)[0]
+    error = np.abs(given - spandrels(network, pixels))
+    assert 1e-5 < np.sqrt(np.square(error).mean()) < 0.01
+
+
+def test_tile_has_the_same_bytes_in_any_batch_and_on_any_number_of_threads(
+    kernels: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, pixels, results = random_rrdb(), photo(48, 40, count=2), []
+    for threads in (1, 3):
+        monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
+        engine = NativeUpscalerEngine(Rrdb(network, kernels), kernels, "fp32", unused)
+        results += [engine.run(pixels)[0], np.concatenate([engine.run(pixels[:1])[0], engine.run(pixels[1:])[0]])]
+    assert all(result.tobytes() == results[0].tobytes() for result in results)
+
+
+def test_what_is_too_small_for_tiles_is_left_to_another_engine(kernels: Library) -> None:
+    class Pixelwise(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return network(pixels.permute(0, 3, 1, 2)).clamp(0, 1).permute(0, 2, 3, 1)
+
+    network = random_rrdb()
+    engine = NativeUpscalerEngine(
+        Rrdb(network, kernels), kernels, "fp32", lambda: TorchEngine(Pixelwise(), "cpu", "fp32")
+    )
+    for height, width in ((8, 8), (40, 16)):
+        pixels = photo(height, width)
+        assert np.abs(engine.run(pixels)[0] - spandrels(network, pixels)).max() < EXACT
+
+
+def test_other_networks_are_left_to_others() -> None:
+    assert build_native_upscaler(nn.Sequential(nn.Conv2d(3, 3, 3)), "fp32", unused) is None
+    assert build_native_upscaler(random_rrdb(filters=48), "fp32", unused) is None
+    assert build_native_upscaler(ESRGAN(num_blocks=1, plus=True), "fp32", unused) is None
+    assert build_native_upscaler(ESRGAN(num_blocks=1, scale=3), "fp32", unused) is None
+    assert isinstance(build_native_upscaler(random_rrdb(), "fp32", unused), NativeUpscalerEngine)
+
+
+def test_photos_are_upscaled_with_it() -> None:
+    state = random_rrdb(4).state_dict()
+    native = NetworkUpscaler(load_upscaling_network("x", state), device="cpu", precision="fp32")
+    network = load_upscaling_network("x", state)
+    other = NetworkUpscaler(network, device="cpu", precision="fp32", engine=TorchEngine(network, "cpu", "fp32"))
+    pixels = np.random.default_rng(1).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    given, wanted = (one.upscale(pixels, (240, 200)) for one in (native, other))
+    assert np.abs(given.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_tiles_that_begin_where_the_squares_do_change_no_bit(kernels: Library, precision: str, factor: int) -> None:
+    """Every layer's rounding carries a tile's border on by one square; beyond that all is as in the whole photo."""
+    if precision == "bf16" and not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    engine = NativeUpscalerEngine(Rrdb(random_rrdb(factor, blocks=1), kernels), kernels, precision, unused)
+    shrinkage = {2: 2, 4: 1}[factor]  # x2 shrinks its input first
+    square = {"fp32": 6, "bf16": 4}[precision] * shrinkage  # in pixels
+    reach = (1 + 15 + 1 + 2) * square
+    pixels = photo(SMALLEST_LARGE * shrinkage, reach + 40)
+    whole = engine.run(pixels)[0]
+    for left, is_same in ((_ALIGNMENT, True), (_ALIGNMENT + square // 2, False)):
+        part = engine.run(np.ascontiguousarray(pixels[:, :, left:]))[0]
+        assert np.array_equal(part[:, :, reach * factor :], whole[:, :, (left + reach) * factor :]) == is_same
+
+
+def test_the_kernels_run_photos_in_fp32() -> None:
+    network = load_upscaling_network("x", random_rrdb(4, blocks=1).state_dict())
+    # Not so where the kernels have no bfloat16, or the processor computes in it elsewhere: there bf16 is not theirs.
+    assert steady_precision(network, "cpu", "bf16") == ("fp32" if library_for("bf16") else "bf16")
+    assert steady_precision(network, "cuda:0", "bf16") == "bf16"
+    # The kernels do not take this one, and OpenVINO is slow in fp32.
+    other = load_upscaling_network("x", ESRGAN(num_filters=48, num_blocks=1).state_dict())
+    assert steady_precision(other, "cpu", "bf16") == "bf16"
