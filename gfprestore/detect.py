@@ -239,7 +239,7 @@ def build_detector(
     Args:
         state: Weights of facexlib's RetinaFace, MobileNet-0.25 or ResNet-50; which, is read from them.
         device: A concrete device, from `gfprestore.engine.resolve_device`.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`; or `bf16`, in which the compiled kernels multiply where that moves no landmark visibly.
         threshold: Least score of a face, 0 to 1.
         min_face: Least width of a face's box, in photo pixels.
         cache_folder: Where compiled models are kept between runs.
@@ -255,7 +255,7 @@ def build_detector(
         (None, None, None, 3),
         input_dtype="uint8",
         device=device,
-        precision=precision,
+        precision="fp32",
         cache_folder=cache_folder,
         key=_key_of(state),
     )

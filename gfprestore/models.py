@@ -140,8 +140,7 @@ class _Place:
         detector = build_detector(
             read_state_dict(path),
             device=self.device,
-            # Whatever the generator computes in: landmarks steer everything after them, and this network costs little.
-            precision="fp32",
+            precision=self.precision,
             threshold=options.detection_threshold,
             min_face=options.min_face,
             cache_folder=self.cache,

@@ -122,12 +122,11 @@ class DetectionProgram:
         width = context.width
         together = self._builder.features(x.size, 4 * width + len(context.third.bias))
         first = together.part(2 * width, len(context.first.bias))
-        self._tiled(x, context.first, slopes=context.slopes[0], into=first)
+        self._tiled(x, context.first, slopes=context.slopes[0], into=first, exact=True)
         second = together.part(0, len(context.second.bias))
-        self._tiled(together.part(4 * width, width), context.second, slopes=context.slopes[1], into=second)
-        self._tiled(
-            together.part(0, width), context.third, slope=0, into=together.part(4 * width, len(context.third.bias))
-        )
+        self._tiled(together.part(4 * width, width), context.second, slopes=context.slopes[1], into=second, exact=True)
+        third = together.part(4 * width, len(context.third.bias))
+        self._tiled(together.part(0, width), context.third, slope=0, into=third, exact=True)
         return self._multiply(together.part(width, 4 * width), network.heads[level], 1)
 
     def _separable(self, x: Features, block: Separable, feeds: bool) -> Features:
@@ -147,8 +146,11 @@ class DetectionProgram:
             y = self._tiled(y, block.middle, slope=0)
         return self._multiply(y, block.wide, 0, residual, Flag.ADDS_FIRST)
 
-    def _tiled(self, x: Features, kernel: Kernel, into: Features | None = None, **after: Any) -> Features:
-        return self._builder.convolve(x, kernel.weight, Epilogue(bias=kernel.bias.numpy(), **after), into=into)
+    def _tiled(
+        self, x: Features, kernel: Kernel, into: Features | None = None, *, exact: bool = False, **after: Any
+    ) -> Features:
+        epilogue = Epilogue(bias=kernel.bias.numpy(), **after)
+        return self._builder.convolve(x, kernel.weight, epilogue, into=into, exact=exact)
 
     def _multiply(
         self, x: Features, product: Product, slope: float, residual: Features | None = None, flags: int = 0
@@ -174,7 +176,7 @@ class DetectionProgram:
     ) -> Features:
         """A step that multiplies; where it `feeds` the next one in a chain, what it gives is not kept."""
         y = self._builder.passing(size, product.outputs) if feeds else self._builder.features(size, product.outputs)
-        flags |= Flag.FEEDS_NEXT * feeds
+        flags |= Flag.FEEDS_NEXT * feeds | Flag.ROUNDED_WEIGHT * product.half
         height = x.height if isinstance(x, Features) else self._size[0]
         operands = {"weight": product.packed, "bias": product.bias, "slope": slope, "flags": int(flags)}
         self._builder.add(kind, y, x=x, pace=height // size[0], **operands, **own)
@@ -185,7 +187,6 @@ class NativeDetectionEngine:
     """RetinaFace on photos: uint8 RGB [N H W 3] -> [N P 15]; see `gfprestore.engine.Engine`."""
 
     device = "cpu"
-    precision = "fp32"
 
     def __init__(self, network: Retinaface, library: Library, mean: tuple[float, float, float]) -> None:
         """Take over the network.
@@ -196,10 +197,11 @@ class NativeDetectionEngine:
             mean: RGB, taken off every pixel.
         """
         self._network, self._library = network, library
+        self.precision = "bf16" if network.half else "fp32"
         self._mean = np.array(mean, np.float32)
         self._crew = Crew()
         self._lock = threading.Lock()
-        self._kernels = ProgramBuilder(library, half=False).kernels
+        self._kernels = ProgramBuilder(library, half=network.half).kernels
         self._programs: OrderedDict[tuple[int, int], DetectionProgram] = OrderedDict()
         self._memory = Memory()
 
@@ -225,7 +227,7 @@ class NativeDetectionEngine:
 
     def _program(self, size: tuple[int, int]) -> DetectionProgram:
         if size not in self._programs:
-            builder = ProgramBuilder(self._library, half=False, kernels=self._kernels, smallest_tiled=1)
+            builder = ProgramBuilder(self._library, half=self._network.half, kernels=self._kernels, smallest_tiled=1)
             program = DetectionProgram(self._network, builder, size, self._mean, self._crew.pool, self._memory)
             sizes = {other.program.memory_size for other in self._programs.values()}
             if sizes - {program.program.memory_size}:  # the others still hold memory that was too small for this one
@@ -245,12 +247,15 @@ def build_native_detector(
     Args:
         state: Of facexlib's RetinaFace.
         mean: RGB, taken off every pixel.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, or `bf16` for what gains by it and stays exact; see `Retinaface`.
     """
-    library = library_for(precision) if precision == "fp32" else None
+    library = library_for(precision)
+    if library is None and precision != "fp32":
+        precision = "fp32"
+        library = library_for(precision)
     if library is None:
         return None
     try:
-        return NativeDetectionEngine(Retinaface(state, library), library, mean)
+        return NativeDetectionEngine(Retinaface(state, library, precision), library, mean)
     except (KeyError, ValueError):  # another network
         return None

@@ -57,7 +57,7 @@ class Library:
             raise OSError(f"{path} was compiled from other sources: python gfprestore/native/build.py mends that")
         index, pointer, integer = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32
         self.run_program = self._library.run_program
-        self.run_program.argtypes = [pointer, integer, pointer, integer, pointer, index, integer]
+        self.run_program.argtypes = [pointer, integer, pointer, integer, pointer, index]
         self.run_program.restype = None
         self.pack_winograd = self._library.pack_winograd
         self.pack_winograd.argtypes = [pointer, integer, integer, pointer, integer, integer]

@@ -8,6 +8,8 @@
 
 #define PRODUCT_ROWS 48 /* pixels in a block of a product: a multiple of every ROWS */
 
+#define PANELS_AT_ONCE 4 /* of a 1x1 convolution's weights in a block */
+
 static inline int count_products(const Step *s) { return (s->height * s->width + PRODUCT_ROWS - 1) / PRODUCT_ROWS; }
 
 static inline Index residual_pixel(const Step *s, Index pixel) {
@@ -33,73 +35,90 @@ static inline void store_product(const Step *s, Index pixel, int panel, const fl
 /* Floats of memory for the rows of a block in bfloat16. */
 static inline Index rounded_rows(const Step *s) { return (Index)PRODUCT_ROWS * s->channels_in / 2; }
 
-static void multiply_rows(const Step *s, Index first, int count, int panel, const float *a, Index stride, int depth, float *c) {
-    const float *u = (const float *)s->weight + (Index)panel * depth * PANEL;
-    int is_whole = s->channels_out - panel * PANEL > LANES;
-    for (int t = 0; t < count; t += ROWS)
-        if (is_whole)
-            multiply_float(a + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
-        else
-            multiply_float(a + t * stride, stride, u, depth, 1, c + (Index)t * PANEL, PANEL);
-    for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
-}
-
-#if defined(__AVX512BF16__)
-/* The same in bfloat16 from rows of floats, which are rounded to memory before c. */
-static void multiply_half_rows(const Step *s, Index first, int count, int panel, const float *x, Index stride, float *memory) {
-    int depth = s->channels_in, is_whole = s->channels_out - panel * PANEL > LANES;
-    const uint16_t *u = (const uint16_t *)s->weight + (Index)panel * depth * PANEL;
-    uint16_t *a = (uint16_t *)memory;
-    float *c = memory + rounded_rows(s);
-    for (int t = 0; t < count; t++)
-        for (int i = 0; i < depth; i += LANES) store_half(a + (Index)t * depth + i, load(x + t * stride + i));
-    for (int t = 0; t < count; t += ROWS)
-        if (is_whole)
-            multiply_half(a + (Index)t * depth, depth, u, depth, 2, c + (Index)t * PANEL, PANEL);
-        else
-            multiply_half(a + (Index)t * depth, depth, u, depth, 1, c + (Index)t * PANEL, PANEL);
-    for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
-}
-#endif
-
-/* 1x1: the rows are the pixels of x themselves. */
-static void run_matmul(const Step *s, int block, float *memory, int half) {
-    int panels = count_panels(s);
-    Index first = (Index)(block / panels) * PRODUCT_ROWS;
-    int count = least(PRODUCT_ROWS, (int)(s->height * s->width - first));
-    const float *x = (const float *)s->x + first * s->stride_in;
+/* Multiply rows of values, float or bfloat16 as the weights are, with a panel, and store what follows. */
+static void multiply_rows(const Step *s, Index first, int count, int panel, const void *a, Index stride, int depth, float *c,
+                          int half) {
+    int vectors = s->channels_out - panel * PANEL > LANES ? 2 : 1;
 #if defined(__AVX512BF16__)
     if (half) {
-        multiply_half_rows(s, first, count, block % panels, x, s->stride_in, memory);
+        const uint16_t *rows = (const uint16_t *)a, *u = (const uint16_t *)s->weight + (Index)panel * depth * PANEL;
+        for (int t = 0; t < count; t += ROWS)
+            if (vectors == 2)
+                multiply_half(rows + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
+            else
+                multiply_half(rows + t * stride, stride, u, depth, 1, c + (Index)t * PANEL, PANEL);
+        for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
         return;
     }
 #endif
-    multiply_rows(s, first, count, block % panels, x, s->stride_in, s->channels_in, memory);
     (void)half;
+    const float *rows = (const float *)a, *u = (const float *)s->weight + (Index)panel * depth * PANEL;
+    for (int t = 0; t < count; t += ROWS)
+        if (vectors == 2)
+            multiply_float(rows + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
+        else
+            multiply_float(rows + t * stride, stride, u, depth, 1, c + (Index)t * PANEL, PANEL);
+    for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
 }
 
-/* The channels of x at row i from column `left` on, as many columns as the kernel has. */
-static void gather_features(const Step *s, int i, int left, float *a) {
+/* A vector of values for `multiply_rows`, at a place counted in values. */
+INLINE void store_value(void *a, Index place, Vector value, int half) {
+#if defined(__AVX512BF16__)
+    if (half) {
+        store_half((uint16_t *)a + place, value);
+        return;
+    }
+#endif
+    (void)half;
+    store((float *)a + place, value);
+}
+
+/* Groups of panels that a block of rows is multiplied with: rounded rows are read by several. */
+static inline int count_panel_groups(const Step *s) { return (count_panels(s) + PANELS_AT_ONCE - 1) / PANELS_AT_ONCE; }
+
+/* 1x1: the rows are the pixels of x themselves, or in bfloat16 a rounded copy. */
+static void run_matmul(const Step *s, int block, float *memory, int half) {
+    int groups = count_panel_groups(s), depth = s->channels_in;
+    int panel = block % groups * PANELS_AT_ONCE, end = least(panel + PANELS_AT_ONCE, count_panels(s));
+    Index first = (Index)(block / groups) * PRODUCT_ROWS;
+    int count = least(PRODUCT_ROWS, (int)(s->height * s->width - first));
+    const float *x = (const float *)s->x + first * s->stride_in;
+    if (half)
+        for (int t = 0; t < count; t++)
+            for (int i = 0; i < depth; i += LANES)
+                store_value(memory, (Index)t * depth + i, load(x + (Index)t * s->stride_in + i), 1);
+    for (; panel < end; panel++)
+        if (half)
+            multiply_rows(s, first, count, panel, memory, depth, depth, memory + rounded_rows(s), 1);
+        else
+            multiply_rows(s, first, count, panel, x, s->stride_in, depth, memory, 0);
+}
+
+/* The channels of x at row i from column `left` on, as many columns as the kernel has, as values from `place` on. */
+INLINE void gather_features(const Step *s, int i, int left, void *a, Index place, int half) {
     int height = s->height * s->pace, width = s->width * s->pace;
     for (int j = left; j < left + s->side; j++)
-        for (int c = 0; c < s->channels_in; c += LANES) {
+        for (int c = 0; c < s->channels_in; c += LANES, place += LANES) {
             int inside = i >= 0 && i < height && j >= 0 && j < width;
             const float *x = (const float *)s->x + ((Index)i * width + j) * s->stride_in;
-            store(a + (Index)(j - left) * s->channels_in + c, inside ? load(x + c) : (Vector){0});
+            store_value(a, place, inside ? load(x + c) : (Vector){0}, half);
         }
 }
 
 /* The rows are what lies under the kernel at every output. */
-static void run_convolve(const Step *s, int block, float *memory) {
-    Index first = (Index)block * PRODUCT_ROWS, line = (Index)s->side * s->channels_in, depth = s->side * line;
+static void run_convolve(const Step *s, int block, float *memory, int half) {
+    Index first = (Index)block * PRODUCT_ROWS, line = (Index)s->side * s->channels_in, depth = s->side * line, place = 0;
     int count = least(PRODUCT_ROWS, (int)(s->height * s->width - first)), reach = s->side / 2;
-    float *a = memory;
     for (int t = 0; t < count; t++) {
         int top = (int)((first + t) / s->width) * s->pace - reach, left = (int)((first + t) % s->width) * s->pace - reach;
-        for (int i = top; i < top + s->side; i++, a += line) gather_features(s, i, left, a);
+        for (int i = top; i < top + s->side; i++, place += line)
+            if (half)
+                gather_features(s, i, left, memory, place, 1);
+            else
+                gather_features(s, i, left, memory, place, 0);
     }
     for (int panel = 0; panel < count_panels(s); panel++)
-        multiply_rows(s, first, count, panel, memory, depth, (int)depth, memory + PRODUCT_ROWS * depth);
+        multiply_rows(s, first, count, panel, memory, depth, (int)depth, memory + PRODUCT_ROWS * depth, half);
 }
 
 /* Leaky ReLU of the channels from c on; of ROWS pixels the first `count` are stored. */

@@ -29,14 +29,14 @@ typedef struct {
     _Atomic int32_t next, done;
 } Progress;
 
-static int count_blocks(const Step *s, Index memory, int threads, int half, Split *split) {
+static int count_blocks(const Step *s, Index memory, int threads, Split *split) {
     if (s->flags & FEEDS_NEXT) return (s[count_chain(s) - 1].height + BAND - 1) / BAND;
     switch (s->kind) {
     case STEP_WINOGRAD:
-        *split = split_tiles(s, memory, threads, half);
+        *split = split_tiles(s, memory, threads, is_half(s));
         return count_blocks_of(s, *split);
     case STEP_MATMUL:
-        return count_products(s) * count_panels(s);
+        return count_products(s) * count_panel_groups(s);
     case STEP_CONVOLVE:
     case STEP_SEPARABLE:
         return count_products(s);
@@ -46,7 +46,7 @@ static int count_blocks(const Step *s, Index memory, int threads, int half, Spli
     case STEP_WRITE_TILES:
         return count_tile_blocks(s);
     case STEP_MULTIPLY_TILES:
-        return products_of(tile_of(s)) * count_groups(s, half);
+        return products_of(tile_of(s)) * count_groups(s, is_half(s));
     case STEP_BLOCKS_TO_RGB:
         return s->height / 2;
     case STEP_LINEAR:
@@ -57,7 +57,8 @@ static int count_blocks(const Step *s, Index memory, int threads, int half, Spli
     }
 }
 
-static void run_block(const Step *s, int block, Split split, float *memory, int half) {
+static void run_block(const Step *s, int block, Split split, float *memory) {
+    int half = is_half(s);
     if (s->flags & FEEDS_NEXT) {
         run_chain(s, block, memory);
         return;
@@ -68,7 +69,7 @@ static void run_block(const Step *s, int block, Split split, float *memory, int 
     case STEP_FILTER_PIXELS:
         filter_pixels(s, block, memory, (float *)s->y + (Index)block * s->width * s->stride_out);
         break;
-    case STEP_CONVOLVE: run_convolve(s, block, memory); break;
+    case STEP_CONVOLVE: run_convolve(s, block, memory, half); break;
     case STEP_SEPARABLE: run_separable(s, block, memory); break;
     case STEP_POOL: run_pool(s, block); break;
     case STEP_GATHER: run_gather(s, block); break;
@@ -94,12 +95,12 @@ static void run_block(const Step *s, int block, Split split, float *memory, int 
 /* Run the program; every thread calls this with the same zeroed progress and memory of its own, `scratch_size` of it
    where blocks of tiles are to take `block_size` bytes. */
 EXPORT void run_program(const Step *steps, int count, Progress *progress, int threads, float *memory,
-                        Index block_size, int half) {
+                        Index block_size) {
     for (int i = 0; i < count; i += count_chain(steps + i)) {
         Split split = {0};
-        int block, blocks = count_blocks(steps + i, block_size / 4, threads, half, &split);
+        int block, blocks = count_blocks(steps + i, block_size / 4, threads, &split);
         while ((block = atomic_fetch_add_explicit(&progress[i].next, 1, memory_order_relaxed)) < blocks) {
-            run_block(steps + i, block, split, memory, half);
+            run_block(steps + i, block, split, memory);
             atomic_fetch_add_explicit(&progress[i].done, 1, memory_order_release);
         }
         for (int spin = 0; atomic_load_explicit(&progress[i].done, memory_order_acquire) < blocks; spin++)

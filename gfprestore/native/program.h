@@ -72,7 +72,7 @@ enum Flag {
     ROUNDED_INPUT = 512,      /* STEP_WINOGRAD, STEP_TO_RGB: x is bfloat16 */
     ROUNDED_OUTPUT = 1024,    /* STEP_WINOGRAD: y is bfloat16, and whole panels */
     ROUNDED_TRANSFORM = 2048, /* STEP_WINOGRAD: scale and shift are bfloat16 */
-    ROUNDED_WEIGHT = 4096,    /* STEP_LINEAR: the weights are bfloat16 */
+    ROUNDED_WEIGHT = 4096,    /* the weights are bfloat16, and so becomes what they multiply but for STEP_LINEAR; see below */
 };
 
 typedef struct {
@@ -101,6 +101,9 @@ typedef struct {
     float slope;          /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
     float slope_between;  /* STEP_SEPARABLE: of the one before the product */
 } Step;
+
+/* Whether a step multiplies in bfloat16: in tiles, of 1 x 1, and STEP_CONVOLVE. */
+static inline int is_half(const Step *s) { return (s->flags & ROUNDED_WEIGHT) != 0; }
 
 #define TAPS 8            /* samples that one output is a sum of, along each axis */
 #define BORDER (TAPS / 2) /* pixels of mirrored border about an image to warp */

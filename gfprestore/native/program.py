@@ -50,12 +50,14 @@ class ProgramBuilder:
 
     library: Library
     half: bool
-    """Whether convolutions in tiles and of 1x1 multiply in bfloat16, and linear steps have weights in it."""
+    """Whether convolutions in tiles and of 1x1 multiply in bfloat16, where nothing else is said, and linear steps have
+    weights in it."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    kernels: dict[tuple[int, int], tuple[Tensor, Array]] = field(default_factory=dict)
-    """By a kernel's address and the tile's side: the kernel, which so keeps it, and the packed one."""
+    kernels: dict[tuple[int, int, bool], tuple[Tensor, Array]] = field(default_factory=dict)
+    """By a kernel's address, the tile's side and whether it is bfloat16: the kernel, which so keeps it, and the packed
+    one."""
 
     smallest_tiled: int = SMALLEST_TILED
     """Least side of what is convolved in tiles."""
@@ -72,7 +74,7 @@ class ProgramBuilder:
     smallest_rounded: int = SMALLEST_ROUNDED
     """Least side of features that are kept in bfloat16."""
 
-    _unpacked: list[tuple[Tensor, Array, int]] = field(default_factory=list)
+    _unpacked: list[tuple[Tensor, Array, int, bool]] = field(default_factory=list)
 
     def buffer(self, size: int) -> Buffer:
         """Memory that the next step writes."""
@@ -114,6 +116,7 @@ class ProgramBuilder:
         clamps: bool = False,
         into: Features | None = None,
         rounds: bool = False,
+        exact: bool = False,
     ) -> Features:
         """A 3x3 convolution with zeros beyond the border.
 
@@ -128,27 +131,29 @@ class ProgramBuilder:
             into: Where the result goes; None takes new features.
             rounds: Keep the result in bfloat16, where that pays: if it is read by convolutions in tiles, as scale or
                 shift, and for colours alone.
+            exact: Multiply in float even where the program does not.
         """
         factor = 2 if wider else 1
         height, width = x.size if isinstance(x, Features) else x.shape[:2]
         size = height * factor, width * factor
         if min(size) < self.smallest_tiled or not isinstance(x, Features):
-            assert not clamps
+            assert not clamps and not exact
             return self._convolve_small(x, weight, after, style, bool(wider), halves)
         outputs, inputs = weight.shape[:2]
-        is_large = not self.half and min(size) >= self.smallest_large
-        packed = self.pack(weight, LARGE_TILE if is_large else SMALL_TILE)
+        half = self.half and not exact
+        is_large = not half and min(size) >= self.smallest_large
+        packed = self.pack(weight, LARGE_TILE if is_large else SMALL_TILE, half)
         flags = (
             (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves | Flag.CLAMPS_INPUT * clamps | Flag.LARGE_TILES * is_large
         )
         if after.residual is not None and after.residual.height < size[0]:
             flags |= Flag.DOUBLES_RESIDUAL
-        rounded = rounds and self.half and min(size) >= self.smallest_rounded and outputs % self.library.panel == 0
+        rounded = rounds and half and min(size) >= self.smallest_rounded and outputs % self.library.panel == 0
         # The kernels have no such case: it would be computed otherwise, not refused.
         assert not rounded or not (halves or after.residual)
         assert not x.rounded or not (clamps or wider is Flag.REPEATS_INPUT)
         y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs, rounded=rounded)
-        flags |= Flag.ROUNDED_INPUT * x.rounded | Flag.ROUNDED_OUTPUT * y.rounded
+        flags |= Flag.ROUNDED_WEIGHT * half | Flag.ROUNDED_INPUT * x.rounded | Flag.ROUNDED_OUTPUT * y.rounded
         flags |= Flag.ROUNDED_TRANSFORM * (isinstance(after.scale, Features) and after.scale.rounded)
         shape = {"height": size[0], "width": size[1], "channels_in": inputs, "channels_out": outputs}
         fields = {"flags": int(flags), "style": style, **shape}
@@ -174,15 +179,15 @@ class ProgramBuilder:
             self.add(Kind.MULTIPLY_TILES, made, x=values, weight=packed, **part)
             self._convolution(Kind.WRITE_TILES, made, y, packed, after, **part)
 
-    def pack(self, weight: Tensor, tile: int) -> Array:
+    def pack(self, weight: Tensor, tile: int, half: bool) -> Array:
         """Room for a kernel [O I 3 3] in the form that tiles are multiplied with; every kernel is packed once."""
-        key = weight.data_ptr(), tile
+        key = weight.data_ptr(), tile, half
         if key not in self.kernels:
             outputs, inputs = weight.shape[:2]
             channels = self.count_panels(outputs) * self.library.panel
-            packed = np.empty((tile + 2) ** 2 * channels * inputs, np.uint16 if self.half else np.float32)
+            packed = np.empty((tile + 2) ** 2 * channels * inputs, np.uint16 if half else np.float32)
             self.kernels[key] = weight, packed
-            self._unpacked.append((weight, packed, tile))
+            self._unpacked.append((weight, packed, tile, half))
         return self.kernels[key][1]
 
     def _convolve_small(
@@ -206,7 +211,8 @@ class ProgramBuilder:
         outputs, inputs = weight.shape
         y = self.features(x.size, outputs)
         packed = self.pack_matrix(weight)
-        self._convolution(Kind.MATMUL, x, y, pair_rows(packed) if self.half else packed, after, channels_in=inputs)
+        fields = {"channels_in": inputs, "flags": int(Flag.ROUNDED_WEIGHT * self.half)}
+        self._convolution(Kind.MATMUL, x, y, pair_rows(packed) if self.half else packed, after, **fields)
         return y
 
     def mend_border(self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None) -> None:
@@ -271,11 +277,11 @@ class ProgramBuilder:
     def pack_kernels(self, pool: ThreadPoolExecutor) -> None:
         """Fill the room that `pack` made."""
 
-        def fill(kernel: tuple[Tensor, Array, int]) -> None:
-            weight, packed, tile = kernel
+        def fill(kernel: tuple[Tensor, Array, int, bool]) -> None:
+            weight, packed, tile, half = kernel
             outputs, inputs = weight.shape[:2]
             source = weight.permute(2, 3, 1, 0).contiguous().numpy()  # [3 3 I O]
-            self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, tile, int(self.half))
+            self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, tile, int(half))
 
         for _ in pool.map(fill, self._unpacked):
             pass
@@ -297,4 +303,4 @@ class ProgramBuilder:
         """
         self._hold_through_chains()
         places, size = share(self.buffers)
-        return Program(self.library, self.half, self.steps, places, (memory or Memory()).take(size))
+        return Program(self.library, self.steps, places, (memory or Memory()).take(size))

@@ -39,13 +39,11 @@ class Program:
     def __init__(
         self,
         library: Library,
-        half: bool,
         steps: Sequence[dict[str, Any]],
         places: dict[int, int],
         memory: NDArray[np.uint8],
     ) -> None:
         self._library = library
-        self._half = half
         self._fields = steps
         self.memory_size = len(memory)
         """Bytes of the memory that its features lie in."""
@@ -59,7 +57,7 @@ class Program:
 
     def sibling(self) -> Program:
         """The same program with features of its own, so that both may run at once."""
-        return Program(self._library, self._half, self._fields, self._places, aligned(self.memory_size))
+        return Program(self._library, self._fields, self._places, aligned(self.memory_size))
 
     def _bind(self, fields: dict[str, Any]) -> Step:
         return Step(**{name: self._address(value) for name, value in fields.items()})
@@ -97,7 +95,6 @@ class Program:
             threads,
             scratch.ctypes.data,
             BLOCK_MEMORY,
-            int(self._half),
         )
 
 

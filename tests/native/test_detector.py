@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from gfprestore.detect import MEAN, DetectionNetwork, build_detector, build_network, load_network
 from gfprestore.engine import TorchEngine
-from gfprestore.native import running
+from gfprestore.native import detector, running
 from gfprestore.native.detector import MOST_PROGRAMS, NativeDetectionEngine, build_native_detector
-from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
+from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds, load_library
 from gfprestore.native.retinaface import Retinaface
 from gfprestore.weights import read_state_dict
 
@@ -22,6 +22,9 @@ PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
 SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "detector_compact_fp16.safetensors"
 EXACT = 1e-5
 """Largest error, relative to the largest value."""
+
+HALF_ERROR = 0.02
+"""The same in bfloat16, root mean square, relative to the deviation."""
 
 State = dict[str, torch.Tensor]
 
@@ -74,26 +77,57 @@ def assert_equal(given: NDArray[np.float32], wanted: NDArray[np.float32]) -> Non
 
 
 def test_photos_of_any_size_come_out_as_facexlib_has_them(kernels: Library, state: State) -> None:
-    engine = NativeDetectionEngine(Retinaface(state, kernels), kernels, MEAN)
+    engine = NativeDetectionEngine(Retinaface(state, kernels, "fp32"), kernels, MEAN)
     # Sides of one cell, of fewer pixels than a block, of more; and again what memory was shared with since.
     for height, width in ((64, 96), (32, 32), (160, 224), (32, 288), (64, 96)):
         pixels = photos(height, width)
         assert_equal(engine.run(pixels)[0], facexlibs(state, pixels))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_photo_has_the_same_bytes_in_any_batch_and_on_any_number_of_threads(
-    kernels: Library, state: State, monkeypatch: pytest.MonkeyPatch
+    kernels: Library, state: State, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if precision == "bf16" and not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
     pixels, results = photos(96, 64, count=2), []
     for threads in (1, 3):
         monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
-        engine = NativeDetectionEngine(Retinaface(state, kernels), kernels, MEAN)
+        engine = NativeDetectionEngine(Retinaface(state, kernels, precision), kernels, MEAN)
         results += [engine.run(pixels)[0], np.concatenate([engine.run(pixels[:1])[0], engine.run(pixels[1:])[0]])]
     assert all(result.tobytes() == results[0].tobytes() for result in results)
 
 
+def test_large_backbone_in_bfloat16_says_nearly_the_same(kernels: Library) -> None:
+    if not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    state = random_state("resnet50")
+    engine = NativeDetectionEngine(Retinaface(state, kernels, "bf16"), kernels, MEAN)
+    assert engine.precision == "bf16"
+    # A side of which halves and quarters are odd, and places that fill no block.
+    for height, width in ((160, 224), (32, 96)):
+        pixels = photos(height, width)
+        given, wanted = engine.run(pixels)[0], facexlibs(state, pixels)
+        for part in (slice(0, 1), slice(1, 5), slice(5, 15)):
+            error = given[..., part] - wanted[..., part]
+            assert 0 < np.sqrt(np.square(error).mean()) < HALF_ERROR * wanted[..., part].std()
+
+
+def test_small_backbone_is_never_rounded(kernels: Library) -> None:
+    state, pixels = random_state("mobile0.25"), photos(96, 64)
+    engines = [NativeDetectionEngine(Retinaface(state, kernels, one), kernels, MEAN) for one in ("fp32", "bf16")]
+    assert [engine.precision for engine in engines] == ["fp32", "fp32"]
+    assert engines[0].run(pixels)[0].tobytes() == engines[1].run(pixels)[0].tobytes()
+
+
+def test_processor_without_bfloat16_computes_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "library_for", lambda precision: load_library() if precision == "fp32" else None)
+    engine = build_native_detector(random_state("resnet50"), MEAN, "bf16")
+    assert engine is not None and engine.precision == "fp32"
+
+
 def test_few_programs_are_kept_and_all_share_their_memory(kernels: Library) -> None:
-    engine = NativeDetectionEngine(Retinaface(random_state("mobile0.25"), kernels), kernels, MEAN)
+    engine = NativeDetectionEngine(Retinaface(random_state("mobile0.25"), kernels, "fp32"), kernels, MEAN)
     engine.run(photos(96, 96))
     first = engine._memory.take(0)
     sizes = [(32, 32 * count) for count in range(1, MOST_PROGRAMS + 2)]
@@ -111,24 +145,23 @@ def test_scores_of_what_is_surely_no_face_are_zero(kernels: Library) -> None:
     state = random_state("mobile0.25") | {
         f"ClassHead.{level}.conv1x1.bias": torch.tensor([500.0, -500.0, -500.0, 500.0]) for level in range(3)
     }
-    rows = NativeDetectionEngine(Retinaface(state, kernels), kernels, MEAN).run(photos(32, 32))[0]
+    rows = NativeDetectionEngine(Retinaface(state, kernels, "fp32"), kernels, MEAN).run(photos(32, 32))[0]
     assert np.array_equal(rows[0, :, 0], np.tile(np.float32([0, 1]), rows.shape[1] // 2))
 
 
 def test_half_floats_and_names_as_released_are_read() -> None:
     pixels = photos(64, 64)
     state = read_state_dict(SHIPPED)
-    detector = build_detector(
+    finder = build_detector(
         {f"module.{name}": tensor for name, tensor in state.items()}, device="cpu", threshold=0.5, min_face=0
     )
-    assert isinstance(detector._engine, NativeDetectionEngine)
-    assert_equal(detector._engine.run(pixels)[0], facexlibs(state, pixels))
+    assert isinstance(finder._engine, NativeDetectionEngine)
+    assert_equal(finder._engine.run(pixels)[0], facexlibs(state, pixels))
 
 
-def test_other_networks_and_other_precisions_are_left_to_others() -> None:
+def test_other_networks_are_left_to_others() -> None:
     state = random_state("mobile0.25")
     assert build_native_detector(state, MEAN, "fp32") is not None
-    assert build_native_detector(state, MEAN, "bf16") is None
     assert build_native_detector({}, MEAN, "fp32") is None
     assert build_native_detector(state | {"extra.weight": torch.zeros(1)}, MEAN, "fp32") is None
 
