@@ -63,8 +63,9 @@ def run_training(
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output', the folder of the run.")
     from gfprestore.training.loop import train
-    from gfprestore.training.processes import join_processes
+    from gfprestore.training.processes import join_processes, keep_freed_memory
 
+    keep_freed_memory()
     with join_processes(settings.run.device) as process:
         progress = train(settings, output, process, minutes=minutes)
         if process.leads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from gfprestore.errors import UsageError
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for each other; they do while the first one validates and writes checkpoints."""
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""glibc's names for its settings: M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,20 @@ def join_processes(device: str) -> Iterator[Process]:
         yield Process(dist.get_rank(), world, torch.device(resolved))
     finally:
         dist.destroy_process_group()
+
+
+def keep_freed_memory() -> None:
+    """Keeps memory that tensors leave for the next ones, where the system's allocator is glibc's.
+
+    It would give large ones back and take their like anew in every step, page by page: 7 % of a step of the compact
+    network on the CPU, for 4 % more memory.
+    """
+    try:
+        configure = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another allocator, or Windows
+        return
+    configure(_MMAP_MAX, 0)
+    configure(_TRIM_THRESHOLD, -1)  # never
 
 
 def share_of(batch: int, accumulate: int, world: int) -> int:

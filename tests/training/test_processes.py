@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -122,3 +123,28 @@ def test_a_signal_in_a_step_ends_the_run_after_it(faces, tmp_path, monkeypatch, 
     assert read_checkpoint(checkpoint)["progress"]["step"] == len(numbers(tmp_path / "parts")) == 2
     loop.train(config, tmp_path / "parts", ALONE)
     assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+
+
+_FAULTS = """
+import resource
+import torch
+from gfprestore.training.processes import keep_freed_memory
+
+def faults(rounds=8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+without = faults()
+keep_freed_memory()
+faults(16)  # until what was freed lies together
+print(without, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is another one")
+def test_freed_memory_is_taken_again_and_not_asked_for_anew():
+    out = subprocess.run([sys.executable, "-c", _FAULTS], check=True, capture_output=True, text=True).stdout
+    without, with_it = map(int, out.split())
+    assert with_it < without / 4
