@@ -19,30 +19,13 @@ static inline int count_all_tiles(const Step *s) {
     return count_tiles(s->height, tile_of(s)) * count_tiles(s->width, tile_of(s));
 }
 
-/* One panel for ROWS tiles. */
-INLINE void multiply_panel(const Step *s, const void *v, Index at, Index weight, int vectors, float *c, int half) {
-#if defined(__AVX512BF16__)
-    if (half) {
-        multiply_half((const uint16_t *)v + at, s->channels_in, (const uint16_t *)s->weight + weight, s->channels_in, vectors,
-                      c, s->channels_out);
-        return;
-    }
-#endif
-    multiply_float((const float *)v + at, s->channels_in, (const float *)s->weight + weight, s->channels_in, vectors, c,
-                   s->channels_out);
-    (void)half;
-}
-
 /* Product k of ROWS tiles from `t` on and one panel. */
 INLINE void multiply_rows_of(const Step *s, int k, int t, int panel, const void *v, Index plane_v, float *m, Index plane_m,
                              int half) {
     Index at = k * plane_v + (Index)t * s->channels_in;
     Index weight = ((Index)k * count_panels(s) + panel) * s->channels_in * PANEL;
     float *c = m + k * plane_m + (Index)t * s->channels_out + panel * PANEL;
-    if (panel < s->channels_out / PANEL)
-        multiply_panel(s, v, at, weight, 2, c, half);
-    else
-        multiply_panel(s, v, at, weight, 1, c, half);
+    multiply_panel(s, v, at, s->channels_in, weight, s->channels_in, panel < s->channels_out / PANEL, c, s->channels_out, half);
 }
 
 /* The panels from `from` up to `to`. */

@@ -83,4 +83,38 @@ static inline void store_half(uint16_t *y, Vector value) {
 }
 #endif
 
+/* One panel of a step's weights for ROWS rows of values, which are what the weights are, float or bfloat16; places and
+   the stride between rows are counted in values. Of a panel that is not whole the first vector is multiplied. */
+INLINE void multiply_panel(const Step *s, const void *a, Index at, Index stride_a, Index weight, int depth, int is_whole,
+                           float *c, Index stride_c, int half) {
+#if defined(__AVX512BF16__)
+    if (half) {
+        const uint16_t *rows = (const uint16_t *)a + at, *u = (const uint16_t *)s->weight + weight;
+        if (is_whole)
+            multiply_half(rows, stride_a, u, depth, 2, c, stride_c);
+        else
+            multiply_half(rows, stride_a, u, depth, 1, c, stride_c);
+        return;
+    }
+#endif
+    const float *rows = (const float *)a + at, *u = (const float *)s->weight + weight;
+    if (is_whole)
+        multiply_float(rows, stride_a, u, depth, 2, c, stride_c);
+    else
+        multiply_float(rows, stride_a, u, depth, 1, c, stride_c);
+    (void)half;
+}
+
+/* Store a vector of such values at a place. */
+INLINE void store_value(void *a, Index place, Vector value, int half) {
+#if defined(__AVX512BF16__)
+    if (half) {
+        store_half((uint16_t *)a + place, value);
+        return;
+    }
+#endif
+    *(InMemory *)((float *)a + place) = value;
+    (void)half;
+}
+
 #endif

@@ -35,42 +35,14 @@ static inline void store_product(const Step *s, Index pixel, int panel, const fl
 /* Floats of memory for the rows of a block in bfloat16. */
 static inline Index rounded_rows(const Step *s) { return (Index)PRODUCT_ROWS * s->channels_in / 2; }
 
-/* Multiply rows of values, float or bfloat16 as the weights are, with a panel, and store what follows. */
+/* Multiply rows of values with a panel and store what follows; see `multiply_panel`. */
 static void multiply_rows(const Step *s, Index first, int count, int panel, const void *a, Index stride, int depth, float *c,
                           int half) {
-    int vectors = s->channels_out - panel * PANEL > LANES ? 2 : 1;
-#if defined(__AVX512BF16__)
-    if (half) {
-        const uint16_t *rows = (const uint16_t *)a, *u = (const uint16_t *)s->weight + (Index)panel * depth * PANEL;
-        for (int t = 0; t < count; t += ROWS)
-            if (vectors == 2)
-                multiply_half(rows + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
-            else
-                multiply_half(rows + t * stride, stride, u, depth, 1, c + (Index)t * PANEL, PANEL);
-        for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
-        return;
-    }
-#endif
-    (void)half;
-    const float *rows = (const float *)a, *u = (const float *)s->weight + (Index)panel * depth * PANEL;
+    Index weight = (Index)panel * depth * PANEL;
+    int is_whole = s->channels_out - panel * PANEL > LANES;
     for (int t = 0; t < count; t += ROWS)
-        if (vectors == 2)
-            multiply_float(rows + t * stride, stride, u, depth, 2, c + (Index)t * PANEL, PANEL);
-        else
-            multiply_float(rows + t * stride, stride, u, depth, 1, c + (Index)t * PANEL, PANEL);
+        multiply_panel(s, a, t * stride, stride, weight, depth, is_whole, c + (Index)t * PANEL, PANEL, half);
     for (int t = 0; t < count; t++) store_product(s, first + t, panel, c + (Index)t * PANEL);
-}
-
-/* A vector of values for `multiply_rows`, at a place counted in values. */
-INLINE void store_value(void *a, Index place, Vector value, int half) {
-#if defined(__AVX512BF16__)
-    if (half) {
-        store_half((uint16_t *)a + place, value);
-        return;
-    }
-#endif
-    (void)half;
-    store((float *)a + place, value);
 }
 
 /* Groups of panels that a block of rows is multiplied with: rounded rows are read by several. */
