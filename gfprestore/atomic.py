@@ -87,6 +87,20 @@ def atomic_file(target: Path, *, overwrite: bool, option: str = "--output") -> I
             temporary.unlink()
 
 
+@contextmanager
+def output_file(target: Path, *, overwrite: bool = True, option: str = "--output") -> Iterator[BinaryIO]:
+    """The same for a file that is a run's own and no photo's: every failure ends the run.
+
+    Raises:
+        OutputError: The file cannot be written, or exists and `overwrite` is False.
+    """
+    try:
+        with atomic_file(target, overwrite=overwrite, option=option) as stream:
+            yield stream
+    except PhotoError as error:
+        raise OutputError(str(error)) from error
+
+
 def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
     if overwrite:
         temporary.replace(target)

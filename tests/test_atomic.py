@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gfprestore import atomic
-from gfprestore.atomic import TargetExistsError, atomic_file, remove_leftovers
+from gfprestore.atomic import TargetExistsError, atomic_file, output_file, remove_leftovers
 from gfprestore.errors import OutputError, PhotoError
 
 
@@ -148,6 +148,16 @@ def test_names_at_and_over_the_limit(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="too long"):
         write(tmp_path / ("x" * 256), b"data")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_failure_of_a_runs_own_file_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    for target in (tmp_path / (300 * "n"), tmp_path / "taken"):
+        with pytest.raises(OutputError, match=target.name), output_file(target) as stream:
+            stream.write(b"x")
+    with output_file(tmp_path / "a") as stream:
+        stream.write(b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from gfprestore.atomic import atomic_file
+from gfprestore.atomic import output_file
 from gfprestore.download_progress import download_progress
-from gfprestore.errors import ExitCode, OutputError, PhotoError, UsageError, printable
+from gfprestore.errors import ExitCode, OutputError, UsageError, printable
 from gfprestore.evaluation.columns import Column, Need, choose_columns
 from gfprestore.evaluation.loading import MetricWeights, parse_files
 from gfprestore.evaluation.pairs import pair_images
@@ -33,6 +33,7 @@ from gfprestore.evaluation.table import (
     published_rows,
     row_label,
 )
+from gfprestore.places import check_folder
 
 _SUFFIXES = (".md", ".csv", ".json")
 _STYLES = {1: "bold green", 2: "underline"}
@@ -54,6 +55,7 @@ def run_score(
     _check_outputs(output, per_image=per_image)
     if save_statistics is not None and save_statistics.suffix.lower() != ".npz":
         raise UsageError("--save-statistics writes .npz files: give the file that suffix.")
+    _check_file(save_statistics, "--save-statistics")
     possible: dict[Need, Path | None] = {"truth": truth, "reference": reference, "background": background}
     given = [need for need, path in possible.items() if path is not None]
     # Statistics of tens of thousands of images should not wait for other metrics that nobody asked for.
@@ -91,6 +93,7 @@ def run_compare(
     _check_outputs(output, per_image=per_image)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise UsageError("--sheet writes PNG files: give the file the suffix .png.")
+    _check_file(sheet, "--sheet")
     given: list[Need] = ["truth"] if reference is None else ["truth", "reference"]
     columns = choose_columns(metrics, given, also=frozenset({"deg-over-1"} if published else ()))
     folders = tuple(methods) if degraded is None else (("input", degraded), *methods)
@@ -148,6 +151,20 @@ def _check_outputs(output: Path | None, *, per_image: bool) -> None:
         )
     if per_image and output is None:
         raise UsageError("--per-image needs --output, a file to write the values to.")
+    _check_file(output, "--output")
+
+
+def _check_file(path: Path | None, option: str) -> None:
+    """Refuses a file that cannot be written, if one is asked for.
+
+    Raises:
+        OutputError: It is a folder, or its folder cannot be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise OutputError(f"{printable(path)} is a folder; name a file with {option}.")
+    check_folder(path.parent, option)
 
 
 def _show(table: Table, measured: Measured, output: Path | None, *, per_image: bool) -> ExitCode:
@@ -189,11 +206,8 @@ def _styled(row: Row, column: Column) -> Text:
 
 
 def _write_text(path: Path, text: str) -> None:
-    try:
-        with atomic_file(path, overwrite=True) as stream:
-            stream.write(text.encode("utf-8", "backslashreplace"))
-    except PhotoError as error:
-        raise OutputError(str(error)) from error
+    with output_file(path) as stream:
+        stream.write(text.encode("utf-8", "backslashreplace"))
 
 
 def _write_sheet(path: Path, folders: Sequence[tuple[str, Path]], rows: int) -> None:
@@ -201,7 +215,4 @@ def _write_sheet(path: Path, folders: Sequence[tuple[str, Path]], rows: int) -> 
     chosen = choose_evenly(pair_images(folders).groups, rows)
     order = [*range(1, len(folders)), 0]
     titles = [folders[place][0] for place in order]
-    try:
-        write_sheet(path, make_sheet(chosen, titles, order))
-    except PhotoError as error:
-        raise OutputError(str(error)) from error
+    write_sheet(path, make_sheet(chosen, titles, order))

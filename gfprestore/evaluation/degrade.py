@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gfprestore import __version__
-from gfprestore.atomic import atomic_file
-from gfprestore.errors import OutputError, PhotoError, UsageError, printable
+from gfprestore.atomic import atomic_file, output_file
+from gfprestore.errors import PhotoError, UsageError, printable
 from gfprestore.evaluation.images import FailedImage, read_image
 from gfprestore.streams import map_ahead
 from gfprestore.training.degradation import Degradation, degrade_photo, degrade_truth
@@ -135,11 +135,8 @@ def write_manifest(output: Path, made: Iterable[MadeImage], *, seed: int, preset
         },
     }
     text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False)
-    try:
-        with atomic_file(output / MANIFEST_NAME, overwrite=True) as file:
-            file.write(text.encode())
-    except PhotoError as error:
-        raise OutputError(str(error)) from error
+    with output_file(output / MANIFEST_NAME) as file:
+        file.write(text.encode())
 
 
 def versions() -> dict[str, str]:

@@ -35,16 +35,17 @@ def run_degrade(
 ) -> ExitCode:
     """Writes a degraded set and its manifest, or remakes one; returns the exit status."""
     _check_folders(clean, output, truth, overwrite=overwrite)
-    images = list_images(clean)
+    images, faults = list_images(clean)
     if not images:
         raise UsageError(f"The folder {printable(clean)} holds no image.")
     earlier = None if remake is None else read_manifest(remake)
     if earlier is None:
         degradations = draw_set(images, seed=seed, preset=preset)
-        left_out = []
+        left_out = [*faults]
     else:
         seed, preset, degradations = earlier.seed, earlier.preset, dict(earlier.degradations)
-        left_out = [
+        left_out = [*faults]
+        left_out += [
             f"{printable(name)} is in the manifest, not in {printable(clean)}." for name in degradations.keys() - images
         ]
         left_out += [f"{printable(name)} is not in the manifest." for name in images.keys() - degradations]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gfprestore.atomic import atomic_file
+from gfprestore.atomic import output_file
 from gfprestore.errors import UsageError
 from gfprestore.evaluation.batch import ImageBatch, as_array
 from gfprestore.evaluation.inception import FEATURES
@@ -112,7 +112,7 @@ def save_statistics(path: Path, statistics: FeatureStatistics) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    with atomic_file(path, overwrite=True) as stream:
+    with output_file(path, option="--save-statistics") as stream:
         np.savez_compressed(stream, mu=statistics.mean, sigma=statistics.covariance, count=statistics.count)
 
 

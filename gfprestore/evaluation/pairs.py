@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gfprestore.errors import UsageError, printable
 from gfprestore.folders import PHOTO_SUFFIXES
 from gfprestore.walk import split_suffix, walk_photos
-
-log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 5
 
@@ -35,11 +33,21 @@ class Pairing:
     """Images that every folder has, in order of their names."""
 
     unpaired: tuple[str, ...]
-    """A sentence for each image that some folders lack."""
+    """A sentence for each image that some folders lack, and for what could not be looked into."""
 
 
-def list_images(folder: Path) -> dict[str, Path]:
-    """Lists the images below a folder by name without suffix.
+class Listing(NamedTuple):
+    """What lies below a folder."""
+
+    images: dict[str, Path]
+    """Images by name without suffix."""
+
+    faults: tuple[str, ...]
+    """A sentence for each folder or file that could not be looked into."""
+
+
+def list_images(folder: Path) -> Listing:
+    """Lists the images below a folder.
 
     Raises:
         UsageError: The folder is missing or unreadable, or two files in it differ in their suffixes alone.
@@ -47,9 +55,10 @@ def list_images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UsageError(f"{printable(folder)} is not a folder.")
     images: dict[str, Path] = {}
+    faults = []
     for found in walk_photos(folder, PHOTO_SUFFIXES):
         if found.fault is not None:
-            log.warning("%s is left out: %s", printable(found.source), found.fault)
+            faults.append(f"{printable(found.source)}: {found.fault}")
             continue
         name = (found.below.parent / split_suffix(found.below.name)[0]).as_posix()
         if name in images:
@@ -58,7 +67,7 @@ def list_images(folder: Path) -> dict[str, Path]:
                 "so that it is unclear which one to measure: move one of them."
             )
         images[name] = found.source
-    return images
+    return Listing(images, tuple(faults))
 
 
 def pair_images(folders: Sequence[tuple[str, Path]]) -> Pairing:
@@ -70,9 +79,10 @@ def pair_images(folders: Sequence[tuple[str, Path]]) -> Pairing:
     Raises:
         UsageError: No image is in all folders, or a folder cannot be listed.
     """
-    listed = [(label, list_images(folder)) for label, folder in folders]
+    listings = [(label, list_images(folder)) for label, folder in folders]
+    listed = [(label, listing.images) for label, listing in listings]
     names = sorted({name for _, images in listed for name in images})
-    groups, unpaired = [], []
+    groups, unpaired = [], [fault for _, listing in listings for fault in listing.faults]
     for name in names:
         missing = [label for label, images in listed if name not in images]
         if missing:

@@ -104,7 +104,7 @@ def measure(request: Request) -> Measured:
     metrics = build_metrics(names, request.weights, device)
     methods = tuple(name for name, _ in request.methods)
     fid = build_fid(request.weights, device, len(methods)) if needs_fid else None
-    reference, failures = _reference(request, fid, device) if "fid" in names else (None, ())
+    reference, left_out = _reference(request, fid, device) if "fid" in names else (None, ())
     with show_progress("Measuring", len(pairing.groups), request.shows_progress) as advance:
         batches = read_batches(
             pairing.groups,
@@ -116,7 +116,7 @@ def measure(request: Request) -> Measured:
         scores = score_batches(batches, methods, metrics, fid, reference, advance)
     if fid is not None and request.save_statistics is not None:
         save_statistics(request.save_statistics, fid.accumulators[0].statistics())
-    failed = [f"{printable(failure.name)}: {failure.reason}" for failure in (*failures, *scores.failures)]
+    failed = [*left_out, *map(_sentence, scores.failures)]
     return Measured(
         scores,
         pairing,
@@ -124,6 +124,10 @@ def measure(request: Request) -> Measured:
         tuple(_notes(request, scores, reference)),
         (*pairing.unpaired, *failed),
     )
+
+
+def _sentence(failure: FailedImage) -> str:
+    return f"{printable(failure.name)}: {failure.reason}"
 
 
 def _folders(request: Request) -> Iterator[tuple[str, Path]]:
@@ -135,15 +139,13 @@ def _folders(request: Request) -> Iterator[tuple[str, Path]]:
         yield "background", request.background
 
 
-def _reference(
-    request: Request, fid: FidMetric | None, device: str
-) -> tuple[FeatureStatistics, tuple[FailedImage, ...]]:
-    """Loads or gathers the statistics that FID measures against, with the images that could not be read."""
+def _reference(request: Request, fid: FidMetric | None, device: str) -> tuple[FeatureStatistics, tuple[str, ...]]:
+    """Loads or gathers the statistics that FID measures against, with a sentence for what could not be read."""
     if request.reference is None or fid is None:
         raise UsageError("fid needs --reference: a folder of images, or saved statistics.")
     if not request.reference.is_dir():
         return load_statistics(request.reference), ()
-    images = list_images(request.reference)
+    images, faults = list_images(request.reference)
     require_enough(len(images))
     groups = [ImageGroup(name, (path,)) for name, path in images.items()]
     gatherer = fid.for_methods(1)
@@ -152,7 +154,7 @@ def _reference(
             groups, batch_size=request.batch_size, device=device, has_truth=False, has_background=False
         )
         gathered = score_batches(batches, ("reference",), (), gatherer, None, advance)
-    return gatherer.accumulators[0].statistics(), gathered.failures
+    return gatherer.accumulators[0].statistics(), (*faults, *map(_sentence, gathered.failures))
 
 
 def _facts(request: Request, device: str, scores: Scores, pairing: Pairing) -> dict[str, Any]:

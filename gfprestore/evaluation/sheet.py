@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gfprestore.atomic import atomic_file
+from gfprestore.atomic import output_file
 from gfprestore.colour import to_8_bits
 from gfprestore.errors import PhotoError
 from gfprestore.evaluation.images import read_image
@@ -68,8 +68,7 @@ def write_sheet(path: Path, sheet: NDArray[np.uint8]) -> None:
     """Writes a PNG that is complete or absent.
 
     Raises:
-        OutputError: The folder cannot be written.
-        PhotoError: The file cannot be written.
+        OutputError: The file cannot be written.
     """
-    with atomic_file(path, overwrite=True) as stream:
+    with output_file(path, option="--sheet") as stream:
         Image.fromarray(sheet).save(stream, format="PNG")

@@ -20,7 +20,7 @@ Examples:
   gfprestore-train export runs/compact/best.pt -o weights/mine.safetensors
 
 \b
-Exit status: 0 done, 2 wrong usage, 3 some photos failed, 4 no photos found, 5 weights,
+Exit status: 0 done, 2 wrong usage or a training that diverged, 3 some photos failed, 4 no photos found, 5 weights,
 6 device, 7 output, 130 interrupted, 143 terminated.
 """
 

@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gfprestore.atomic import atomic_file
-from gfprestore.errors import OutputError, PhotoError, UsageError, printable
+from gfprestore.atomic import output_file
+from gfprestore.errors import UsageError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
 from gfprestore.nn.gfpgan import StyleGan2Decoder
 from gfprestore.training.checkpoints import checkpoint_config, read_checkpoint
@@ -89,11 +89,8 @@ def _check_drawing(tensors: Mapping[str, Tensor], config: TrainingConfig) -> Non
 
 
 def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
-    try:
-        with atomic_file(path, overwrite=overwrite) as stream:
-            stream.write(data)
-    except PhotoError as error:
-        raise OutputError(str(error)) from error
+    with output_file(path, overwrite=overwrite) as stream:
+        stream.write(data)
 
 
 def without_folders(value: Any) -> Any:

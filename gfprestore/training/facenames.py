@@ -8,7 +8,7 @@ import os
 from collections.abc import Container
 from pathlib import Path
 
-from gfprestore.atomic import atomic_file
+from gfprestore.atomic import output_file
 from gfprestore.errors import UsageError, printable
 from gfprestore.job import Job
 
@@ -67,7 +67,7 @@ class FaceNames:
         Raises:
             OutputError: The folder cannot be written.
         """
-        with atomic_file(self._path, overwrite=True) as stream:
+        with output_file(self._path) as stream:
             stream.write(json.dumps(self._marks, indent=1).encode("ascii"))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from gfprestore.align import FACE_TEMPLATE, TEMPLATE_SIZE
-from gfprestore.atomic import atomic_file
+from gfprestore.atomic import output_file
 from gfprestore.errors import UsageError, printable
 
 Components: TypeAlias = NDArray[np.float32]
@@ -142,12 +142,16 @@ def read_components(path: Path) -> dict[str, Components]:
 
 
 def write_components(path: Path, components: Mapping[str, Components]) -> None:
-    """Writes components as JSON, one entry a name."""
+    """Writes components as JSON, one entry a name.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     text = {
         name: {part: [round(float(value), 3) for value in row] for part, row in zip(PARTS, entry, strict=True)}
         for name, entry in components.items()
     }
-    with atomic_file(path, overwrite=True) as stream:
+    with output_file(path) as stream:
         stream.write(json.dumps(text, indent=1).encode("utf-8"))
 
 

@@ -124,6 +124,21 @@ def test_images_that_one_metric_cannot_measure_are_named_and_the_rest_measured(f
 
 
 @pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [("score", "--output", "x.csv"), ("score", "--save-statistics", "x.npz"), ("compare", "--sheet", "x.png")],
+)
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(folders, tmp_path, command, option, name):
+    truth, good, _ = folders
+    inputs = ["score", good, "--truth", truth] if command == "score" else ["compare", truth, f"a={good}"]
+    (tmp_path / name).mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for target in (tmp_path / name, tmp_path / "file" / name):
+        result = run(*inputs, "--metrics", "psnr", option, target)
+        assert status(result) == ExitCode.OUTPUT
+        assert option in str(result.exception) and not result.stdout
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["score", "{good}", "--metrics", "psnr"], "needs --truth"),

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import tifffile
@@ -35,6 +38,22 @@ def test_nothing_to_pair_is_one_sentence(write_images, tmp_path):
         pair_images([("truth", first), ("ours", tmp_path / "empty")])
     with pytest.raises(UsageError, match="not a folder"):
         list_images(tmp_path / "missing")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(write_images, monkeypatch):
+    truth, method = (write_images(name, {"a.png": tiny(1), "sub/b.png": tiny(1)}) for name in ("truth", "method"))
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("sub"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [*list_images(truth).images] == ["a"]
+    pairing = pair_images([("truth", truth), ("ours", method)])
+    assert [group.name for group in pairing.groups] == ["a"]
+    assert ["sub" in sentence for sentence in pairing.unpaired] == [True, True]
 
 
 def test_names_that_differ_in_suffix_alone_are_refused(write_images):
