@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class AlignReport:
     """Photos passed over since their faces are there, of an earlier run."""
 
     failed: int = 0
-    """Photos that could not be read."""
+    """Photos that could not be read, or whose faces could not be written."""
 
 
 def align_photos(
@@ -84,35 +84,58 @@ def align_photos(
         detector: Finds the faces.
         size: Side of the faces in pixels.
         enlarge: Greatest factor by which a face may be enlarged; a blurred truth teaches blur.
-        notify: Told of photos that could not be read.
+        notify: Told of photos that could not be read, or whose faces could not be written.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     report, components, names = AlignReport(), _known_components(output), FaceNames(output)
     taken = {name.rpartition("_")[0] for name in components}
-    for number, job in enumerate(jobs, start=1):
-        stem = names.choose(job, taken)
-        if stem in taken:
-            report.known += 1
-            continue
-        photo = _read(job, report, notify)
-        if photo is None:
-            continue
-        faces = detector.detect([photo.pixels])[0]
-        report.empty += not faces
-        fit = [face for face in faces if _is_fit(face, size, enlarge, report)]
-        for index, face in enumerate(fit):
-            name = f"{stem}_{index}"
-            components[name] = _cut_face(photo, face, output / f"{name}.png", size)
-            report.faces += 1
-        if fit:
-            taken.add(stem)
-            names.keep(stem, job)
-        if number % _WRITE_EVERY == 0:
-            _write_both(output, names, components)
-    _write_both(output, names, components)
+    try:
+        for number, job in enumerate(jobs, start=1):
+            stem = names.choose(job, taken)
+            if stem in taken:
+                report.known += 1
+                continue
+            photo = _read(job, report, notify)
+            if photo is None:
+                continue
+            faces = detector.detect([photo.pixels])[0]
+            report.empty += not faces
+            fit = [face for face in faces if _is_fit(face, size, enlarge, report)]
+            cut = _cut_faces(photo, stem, fit, output, size, report, notify)
+            components |= cut
+            if cut:
+                taken.add(stem)
+                names.keep(stem, job)
+            if number % _WRITE_EVERY == 0:
+                _write_both(output, names, components)
+    finally:
+        _write_both(output, names, components)
     return report
+
+
+def _cut_faces(
+    photo: Photo,
+    stem: str,
+    faces: Sequence[DetectedFace],
+    output: Path,
+    size: int,
+    report: AlignReport,
+    notify: Callable[[str], None],
+) -> dict[str, Components]:
+    """Writes the faces of a photo; gives the components of all by name, or of none where one cannot be written."""
+    cut = {}
+    try:
+        for index, face in enumerate(faces):
+            name = f"{stem}_{index}"
+            cut[name] = _cut_face(photo, face, output / f"{name}.png", size)
+    except PhotoError as error:
+        report.failed += 1
+        notify(str(error))
+        return {}
+    report.faces += len(cut)
+    return cut
 
 
 def _write_both(output: Path, names: FaceNames, components: Mapping[str, Components]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -326,6 +327,38 @@ def test_aligned_photos_are_the_crops_and_their_components(tmp_path):
         notify=lines.append,
     )
     assert (small.faces, small.small) == (0, 1)
+
+
+def test_a_face_that_cannot_be_written_costs_its_photo_alone(tmp_path):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    pixels = np.random.default_rng(1).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    for name in ("a", 251 * "b", "c"):
+        cv2.imwrite(str(photos / f"{name}.png"), pixels)
+    lines = []
+    jobs = plan_jobs([photos], output, format="png")
+    report = align_photos(jobs, output, TemplateDetector(1.0), size=512, enlarge=1.0001, notify=lines.append)
+    assert (report.faces, report.failed, len(lines)) == (2, 1, 1) and "too long" in lines[0]
+    assert sorted(read_components(output / "components.json")) == ["a_0", "c_0"]
+
+
+def test_what_was_found_before_the_run_ended_is_kept(tmp_path):
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in "ab":
+        cv2.imwrite(str(photos / f"{name}.png"), np.zeros((512, 512, 3), np.uint8))
+    detector, seen = TemplateDetector(1.0), []
+
+    def detect(images):
+        seen.extend(images)
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+        return detector.detect(images)
+
+    jobs = plan_jobs([photos], output, format="png")
+    with pytest.raises(KeyboardInterrupt):
+        align_photos(jobs, output, SimpleNamespace(detect=detect), size=512, enlarge=1.0001, notify=print)
+    assert list(read_components(output / "components.json")) == ["a_0"]
 
 
 def test_photos_that_are_called_alike_lose_no_face(tmp_path):
