@@ -137,6 +137,9 @@ def map_batched(
         weigh: Weight of a group by its key, in any unit.
         limit: Weight of the groups held from which on no more are drawn before these are done, above 0.
 
+    Where the function or the groups fail, the groups behind that need no more batch are yielded before the exception is
+    raised: what is done is told.
+
     Raises:
         ValueError: The function returned another number of results than it was given items.
     """
@@ -165,17 +168,24 @@ def map_batched(
             yield group.key, group.results
 
     with _closing(groups) as iterator:
-        while drawn := list(islice(iterator, 1)):
-            key, items = drawn.pop()
-            held.append(_Group(key, len(items), weigh(key)))
-            waiting.extend((held[-1], item) for item in items)
-            del key, items
-            while len(waiting) >= most:
+        try:
+            while drawn := list(islice(iterator, 1)):
+                key, items = drawn.pop()
+                held.append(_Group(key, len(items), weigh(key)))
+                waiting.extend((held[-1], item) for item in items)
+                del key, items
+                while len(waiting) >= most:
+                    run_batch()
+                yield from take_complete()
+                if waiting and (len(held) >= max_open or sum(group.weight for group in held) >= limit):
+                    run_batch()
+                    yield from take_complete()
+            while waiting:
                 run_batch()
             yield from take_complete()
-            if waiting and (len(held) >= max_open or sum(group.weight for group in held) >= limit):
-                run_batch()
+        except Exception:
+            while held:
+                if not held[0].is_complete:
+                    held.popleft()
                 yield from take_complete()
-        while waiting:
-            run_batch()
-        yield from take_complete()
+            raise

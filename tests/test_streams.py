@@ -208,6 +208,38 @@ def test_batched_refuses_a_wrong_number_of_results() -> None:
         next(stream)
 
 
+def test_batched_yields_what_is_done_behind_a_failure_and_raises_it_then() -> None:
+    def groups(last: list[tuple[str, list[int]]]) -> Iterator[tuple[str, list[int]]]:
+        yield from [("a", [1, 2]), ("b", [3, 0]), ("c", []), ("d", [])]
+        yield from last
+
+    def function(batch: list[int]) -> list[float]:
+        return [1 / number for number in batch]
+
+    seen: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        seen.extend(key for key, _ in map_batched(groups([("e", [4])]), function, batch_size=2, max_open=9))
+    assert seen == ["a"], "what failed at once held nothing back"
+    seen.clear()
+    with pytest.raises(ZeroDivisionError):
+        for key, results in map_batched(groups([("e", [4])]), function, batch_size=5, max_open=9):
+            seen.append(key)
+            assert results == []
+    assert seen == ["c", "d"]
+
+
+def test_batched_yields_what_is_done_before_its_source_fails() -> None:
+    def groups() -> Iterator[tuple[str, list[int]]]:
+        yield from [("a", [1]), ("b", []), ("c", [2]), ("d", [3])]
+        raise MemoryError
+
+    seen: list[str] = []
+    with pytest.raises(MemoryError):
+        for key, _ in map_batched(groups(), lambda batch: batch, batch_size=2, max_open=9):
+            seen.append(key)
+    assert seen == ["a", "b", "c"]
+
+
 def test_batched_passes_failures_on_and_closes_its_source() -> None:
     closed = []
 
