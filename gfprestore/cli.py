@@ -108,7 +108,7 @@ def _left_to_do(
     if resume is None and options.faces_from is None:
         return jobs
     # Only now, since all that a run needs comes along.
-    from gfprestore.run import read_choice, unfinished
+    from gfprestore.reporting.resuming import read_choice, unfinished
 
     read_choice(options.faces_from, jobs, report, resume)
     return unfinished(jobs, resume, report, options, say)[0]

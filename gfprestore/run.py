@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -13,15 +11,15 @@ from gfprestore import __version__
 from gfprestore.atomic import remove_leftovers
 from gfprestore.command import Terminated
 from gfprestore.download_progress import download_progress
-from gfprestore.errors import ExitCode, GfprestoreError, UsageError, printable
+from gfprestore.errors import ExitCode, GfprestoreError, printable
 from gfprestore.job import Job
 from gfprestore.machine import usable_cores
 from gfprestore.options import RestoreOptions
 from gfprestore.progress import RunProgress
 from gfprestore.report import Failed, Outcome, Report, Restored
-from gfprestore.reporting.chosenfaces import ChosenFaces, read_faces_of
-from gfprestore.reporting.earlier import EarlierRun, Line, read_report
+from gfprestore.reporting.chosenfaces import ChosenFaces
 from gfprestore.reporting.reportfile import ReportFile
+from gfprestore.reporting.resuming import facts_kept, is_same_file, kept_here, named_options, read_choice, unfinished
 from gfprestore.settled import settle_all
 from gfprestore.stagetimes import StageTimes
 from gfprestore.stopping import StopRequest
@@ -76,19 +74,20 @@ def run_jobs(
     """
     complain = complain or say
     chosen = read_choice(options.faces_from, jobs, report_name, resume)
-    jobs, earlier = unfinished(jobs, resume, report_name, options, say)
+    jobs, kept = unfinished(jobs, resume, report_name, options, say)
     _tidy_up(jobs, options)
     plan = plan_work(options.batch_size)
     times = StageTimes(plan.threads, usable_cores()) if profiles else None
     report = Report(planned=len(jobs), times=times)
     with ExitStack() as stack:
-        lines, told = None, EarlierRun()
-        goes_on = resume is not None and report_name is not None and _is_same_file(Path(report_name), resume)
+        lines = None
+        models_here: Mapping[str, object] = {}
+        goes_on = resume is not None and report_name is not None and is_same_file(Path(report_name), resume)
         if report_name is not None:
             lines = stack.enter_context(ReportFile(report_name, append=goes_on))
             if not goes_on:
-                told = _replaced(report_name, options)
-                earlier += told.with_results(jobs, counts_skipped=False).values()
+                here, models_here = kept_here(report_name, jobs, options, say)
+                kept += here
         stop = stack.enter_context(StopRequest())
         stack.enter_context(_accounting(report, lines, jobs, say, complain, stop))
         models, settled = None, settle_all(jobs, options)
@@ -98,8 +97,11 @@ def run_jobs(
                     models = load_models(options, say, progress)
         finally:
             if lines is not None:
-                facts = _run_facts(options, models.facts if models else told.models if earlier else {})
-                lines.start(len(jobs), facts, () if goes_on else earlier)
+                facts = _run_facts(options, models.facts if models else models_here if kept.lines else {})
+                if goes_on:
+                    lines.start(len(jobs), facts)
+                else:
+                    lines.start(len(jobs), facts | facts_kept(kept, facts), kept.lines)
         stop.waits = True
         if jobs:
             written: dict[Job, Restored] = {}
@@ -107,25 +109,6 @@ def run_jobs(
             _tell_all(len(jobs), outcomes, written, report, lines, say, complain, shows_progress, stop)
         stop.raise_if_asked()
     return report.exit_code
-
-
-def read_choice(
-    faces_from: Path | None, jobs: Sequence[Job], report_name: str | None, resume: Path | None
-) -> ChosenFaces | None:
-    """Reads a choice of faces, once since it may be a pipe, and refuses one that would come to nothing.
-
-    That is done before any of its photos is written without a restored face.
-
-    Raises:
-        UsageError: The file has no faces for these jobs, or the report would overwrite it.
-    """
-    if faces_from is None:
-        return None
-    chosen = read_faces_of(faces_from, (job.source for job in jobs))
-    goes_on = resume is not None and _is_same_file(resume, faces_from)
-    if report_name is not None and _is_same_file(Path(report_name), faces_from) and not goes_on:
-        raise UsageError("--report would overwrite the file of --faces-from; name another file with --report.")
-    return chosen
 
 
 def _tidy_up(jobs: Sequence[Job], options: RestoreOptions) -> None:
@@ -247,49 +230,6 @@ def _remarks(outcome: Outcome) -> list[str]:
     return []
 
 
-def _is_first_run(resume: Path, report_name: str | None) -> bool:
-    """Whether a run goes on in a report that is not there yet: a command that is repeated until all is done."""
-    is_one = report_name is not None and os.path.realpath(resume) == os.path.realpath(report_name)
-    return is_one and not os.path.lexists(resume)
-
-
-def unfinished(
-    jobs: Sequence[Job], resume: Path | None, report_name: str | None, options: RestoreOptions, say: Say
-) -> tuple[Sequence[Job], list[Line]]:
-    """The jobs that are left, and the lines of the others in the report that a run resumes, if it resumes any.
-
-    Raises:
-        UsageError: The file of `resume` is no report that can be read.
-    """
-    if resume is None or _is_first_run(resume, report_name):
-        return jobs, []
-    run = read_report(resume)
-    finished = run.with_results(jobs, counts_skipped=not options.overwrite)
-    say(f"{len(finished)} of {len(jobs)} photos are finished according to {printable(resume)}.")
-    differences = run.differences(_named(options)) if finished else []
-    if differences:
-        say(f"These were made with other options: {', '.join(differences)}; without --resume, --overwrite does all.")
-    return [job for job in jobs if job not in finished], list(finished.values())
-
-
-def _replaced(report_name: str, options: RestoreOptions) -> EarlierRun:
-    """What the report in the place of the new one tells of results that will be kept: the same command again."""
-    path = Path(report_name)
-    if options.overwrite or report_name == "-" or not path.is_file() or not path.stat().st_size:
-        return EarlierRun()
-    return read_report(path, option="--report")
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    return os.path.lexists(one) and os.path.lexists(other) and one.samefile(other)
-
-
 def _run_facts(options: RestoreOptions, models: Mapping[str, object]) -> dict[str, object]:
     """What the first line of a report tells beside the number of photos."""
-    return {"version": __version__, "options": _named(options), "models": dict(models)}
-
-
-def _named(options: RestoreOptions) -> dict[str, object]:
-    """The options as JSON can hold them."""
-    chosen = dataclasses.asdict(options)
-    return {key: str(value) if isinstance(value, Path) else value for key, value in chosen.items()}
+    return {"version": __version__, "options": named_options(options), "models": dict(models)}

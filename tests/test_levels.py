@@ -39,7 +39,7 @@ PARTS = {
     "detection": {"align", "colour", "geometry", "photo", "resize"},
     "colorizing": {"blending", "geometry", "photo"},
     "upscaling": {"dropping", "engine", "errors", "machine", "native", "outofmemory", "photo", "resize"},
-    "reporting": {"errors", "job", "report"},
+    "reporting": {"errors", "job", "options", "report"},
 }
 """Folders that are one step of the work each, and all else in this package that their modules may import."""
 OWNERS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,13 +26,28 @@ _NOT_IN_PIXELS = frozenset(
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What stays true of earlier reports in a new one."""
+
+    lines: tuple[Line, ...] = ()
+    """Those of the photos whose results stay."""
+
+    options: tuple[Mapping[str, object], ...] = ()
+    """Those that these may have been made with."""
+
+    def __add__(self, other: Kept) -> Kept:
+        """Both."""
+        return Kept(self.lines + other.lines, self.options + other.options)
+
+
+@dataclass(frozen=True)
 class EarlierRun:
     """The lines of a report file, the last of every source that tells what its result is."""
 
     lines: BySource[Line] = field(default_factory=BySource)
 
     options: list[Mapping[str, object]] = field(default_factory=list)
-    """Those of each run in the file."""
+    """Those of each run in the file, and of earlier ones whose results it tells of."""
 
     models: dict[str, object] = field(default_factory=dict)
     """Those that the last run loaded which loaded any."""
@@ -43,8 +58,10 @@ class EarlierRun:
 
     def add(self, line: Line) -> None:
         """Takes one line of the file."""
-        if line.get("kind") == "run" and isinstance(options := line.get("options"), dict):
-            self.options.append(options)
+        if line.get("kind") == "run":
+            earlier = line.get("earlier_options")
+            told = [line.get("options"), *(earlier if isinstance(earlier, list) else ())]
+            self.options.extend(options for options in told if isinstance(options, dict))
         if line.get("kind") == "run" and isinstance(models := line.get("models"), dict) and models:
             self.models.clear()
             self.models.update(models)
@@ -64,7 +81,12 @@ class EarlierRun:
         """
         done = {"restored", "skipped"} if counts_skipped else {"restored"}
         found = {job: self.of(job.source) for job in jobs if os.path.lexists(job.target)}
-        return {job: line for job, line in found.items() if line.get("status") in done}
+        return {job: line for job, line in found.items() if line.get("status") in done and _tells_of(line, job)}
+
+    def keep(self, lines: Iterable[Line]) -> Kept:
+        """What of the file goes with some of its lines."""
+        chosen = tuple(lines)
+        return Kept(chosen, tuple(self.options)) if chosen else Kept()
 
     def differences(self, options: Mapping[str, object]) -> list[str]:
         """The options that change pixels and that an earlier run had otherwise, each as `name was (now is)`."""
@@ -74,6 +96,11 @@ class EarlierRun:
                 if name not in _NOT_IN_PIXELS and name in earlier and earlier[name] != now:
                     told[name] = f"{name.replace('_', ' ')} {printable(earlier[name])} (now {printable(now)})"
         return list(told.values())
+
+
+def _tells_of(line: Line, job: Job) -> bool:
+    """Whether a line is of the result that a job would make, and not of one in another folder."""
+    return os.path.realpath(str(line.get("target"))) == os.path.realpath(job.target)
 
 
 def read_report(path: Path, *, option: str = "--resume") -> EarlierRun:

@@ -11,6 +11,7 @@ A report file holds one JSON object a line, ASCII only. Schema 1:
 - What an earlier report told and is still true follows, with `"earlier": true`: where a run resumes another, whose
   report is another file, that one's lines of the photos that are finished; and where the file held a report before, its
   lines of the photos that are skipped now since their results exist. Neither `photos` nor the last line counts these.
+  Where those runs had other options, the first line has them as `earlier_options`: [{...}, ...].
 - One line per source, written as soon as it is known: `{"kind": "photo", "status": S, "source": path, "target": path,
   ...}`. The status `restored` adds `size` ([width, height] of the result in pixels), `coloured` (whether the photo, or
   one of its pages, was given colours; reports of earlier versions lack it), `faces`, `seconds` (by stage) and

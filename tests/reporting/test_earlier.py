@@ -126,6 +126,32 @@ def test_options_that_change_pixels_are_told_where_they_differ(album: Path, tmp_
     assert "made with other options: upscale 2.0 (now 1.5), mask face (now head);" in stderr
 
 
+def test_options_of_kept_results_go_on_from_report_to_report(album: Path, tmp_path: Path) -> None:
+    out, first, second = tmp_path / "out", tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    call(album, "-o", out, "--upscale", 1, "--report", first)
+    wanted = "made with other options: upscale 1.0 (now 3.0); "
+    again = (album, "-o", out, "--upscale", 3)
+    assert wanted + "--overwrite makes them anew" in call(*again, "--report", first)[1].stderr
+    for _ in range(2):
+        assert wanted + "without --resume" in call(*again, "--resume", first)[1].stderr
+        assert wanted in call(*again, "--resume", first, "--report", second)[1].stderr
+        first, second = second, first
+    (options,) = read(second)[0]["earlier_options"]
+    assert options["upscale"] == 1
+
+
+def test_a_result_in_another_folder_is_another(album: Path, tmp_path: Path) -> None:
+    report = tmp_path / "r.jsonl"
+    call(album, "-o", tmp_path / "one", "--upscale", 1, "--report", report)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    again = (album, "-o", tmp_path / "two", "--upscale", 3)
+    assert "0 of 2 photos are finished" in call(*again, "--resume", report)[1].stderr
+    assert "2 photos restored" in call(*again, "--resume", report, "--overwrite")[1].stderr
+    call(album, "-o", tmp_path / "one", "--report", report)
+    call(album, "-o", tmp_path / "two", "--report", report)
+    assert not any(line.get("earlier") for line in read(report))
+
+
 def test_nothing_is_loaded_where_nothing_is_left(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = tmp_path / "report.jsonl"
     arguments = (album, "-o", tmp_path / "out", "--resume", report, "--report", report)
