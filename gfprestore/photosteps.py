@@ -184,14 +184,13 @@ def _further_pages(
             told.notes.append(str(error))
         if stamp_of(work.job.source) != work.stamp:
             raise PhotoError(f"{printable(work.job.source)} changed while it was read; run again once it is complete.")
-        watch.lap("read")
         if opened is None:
+            watch.lap("pages")
             continue
         opened, inputs = with_faces(opened, models, options)
-        watch.lap("detect")
         batches = [inputs[start : start + options.batch_size] for start in range(0, len(inputs), options.batch_size)]
         crops = [crop for batch in batches for crop in restore_crops(models, list(batch))]
-        watch.lap("restore")
+        watch.lap("pages")
         retouches = retouch_faces(opened.photo, opened.faces, crops, options, models.recogniser)
         watch.lap("retouch")
         if options.save_faces is not None:
@@ -256,12 +255,14 @@ def _assemble(
         canvas, metadata = to_srgb(canvas, metadata.icc_profile), replace(metadata, icc_profile=None)
         canvas = colorize_photo(canvas, models.chroma, faces, options.color_strength)
         watch.lap("colour")
+    boxes: list[FaceRecord | RefusedRecord] = []
     if options.draw_boxes:
-        draw_boxes(canvas, (width, height), [*(retouch.record for retouch in retouches), *work.refused])
+        boxes += [*(retouch.record for retouch in retouches), *work.refused]
+        draw_boxes(canvas, (width, height), boxes)
     used = _used(models, options, has_faces=bool(patches), is_coloured=is_coloured, is_filled=photo.is_filled)
     if options.tag and used:
         metadata = tag_as_restored(metadata, ", ".join(used), __version__)
-    is_gray = photo.is_gray and not is_coloured and not options.draw_boxes
+    is_gray = photo.is_gray and not is_coloured and not boxes
     return replace(photo, pixels=canvas, alpha=alpha, is_gray=is_gray, metadata=metadata)
 
 

@@ -11,9 +11,10 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "open": ("read",),
     "find": ("detect",),
     "restore": ("restore",),
-    "finish": ("retouch", "background", "paste", "colour", "write"),
+    "finish": ("retouch", "background", "paste", "colour", "pages", "write"),
 }
-"""The steps of the pipeline, each with threads of its own, and the stages that those threads do for one photo."""
+"""The steps of the pipeline, each with threads of its own, and the stages that those threads do for one photo. `pages`
+is further pages read, searched and their faces restored, while the file is written."""
 
 
 class Stopwatch:

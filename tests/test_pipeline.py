@@ -272,6 +272,17 @@ def test_boxes_are_in_colour_on_a_gray_photo(tmp_path: Path) -> None:
     assert (read_photo(jobs[0].target).pixels == [0, 255, 0]).all(axis=2).any()
 
 
+def test_gray_photo_without_a_box_stays_gray(tmp_path: Path) -> None:
+    jobs = smooth_album(tmp_path / "in")
+    gray = cv2.cvtColor(read_photo(jobs[0].source).pixels, cv2.COLOR_RGB2GRAY)
+    gray[0, 0] = 0
+    Image.fromarray(gray).save(jobs[0].source)
+    (outcome,) = restore_photos(jobs, fake_models(), RestoreOptions(upscale=1, draw_boxes=True))
+    assert isinstance(outcome, Restored) and not outcome.faces
+    with Image.open(jobs[0].target) as written:
+        assert written.mode == "L"
+
+
 def test_faces_chosen_by_hand(tmp_path: Path) -> None:
     jobs = album(tmp_path / "in", [3, 2])
     outcomes = list(restore_photos(jobs, fake_models(), RestoreOptions()))
