@@ -72,7 +72,7 @@ OPTIONS = (
         type=click.IntRange(64, 4096),
         metavar="PIXELS",
         show_default="by free memory",
-        help="Side of that network's tiles; raised where the network needs more to see.",
+        help="Side of that network's tiles, 256 or more; raised where the network needs more to see.",
     ),
     result(
         "--colorize",

@@ -14,7 +14,7 @@ from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.engine import fit_threads, resolve_device, resolve_precision
 from gfprestore.errors import WeightsError, printable
 from gfprestore.identity import FaceRecogniser
-from gfprestore.manifest import check_choice
+from gfprestore.manifest import check_choice, known_weights
 from gfprestore.options import RestoreOptions
 from gfprestore.restorer import FaceRestorer, build_restorer
 from gfprestore.weights import (
@@ -23,6 +23,7 @@ from gfprestore.weights import (
     choose_face_model,
     ensure_weights,
     find_weights,
+    how_to_get,
     read_state_dict,
 )
 
@@ -172,8 +173,8 @@ class _Place:
             raise WeightsError(f"There is no file {printable(str(path))}; check --recogniser.")
         if path is None:
             raise WeightsError(
-                "--identity-limit needs a face recogniser as an ONNX file; name one with --recogniser, "
-                "or leave --identity-limit out."
+                "--identity-limit needs a face recogniser as an ONNX file: name one with --recogniser, leave"
+                f" --identity-limit out, or {how_to_get(known_weights('w600k-mbf'), options.weights)}"
             )
         facts["recogniser"] = _facts(path.name, path)
         return FaceRecogniser(path)

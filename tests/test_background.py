@@ -189,6 +189,14 @@ def test_memory_that_holds_no_tile_is_an_error_that_names_an_option() -> None:
         counting_upscaler(CountingEngine(capacity=100)).upscale(photo(300, 300), (600, 600))
 
 
+def test_memory_that_does_not_hold_the_least_that_a_network_takes_is_the_same_error() -> None:
+    network = load_upscaling_network("a small network", small_network(2))
+    network.multiple, network.minimum = 48, 512
+    engine = CountingEngine(capacity=100)
+    with pytest.raises(DeviceError, match="one tile of 528 pixels"):
+        NetworkUpscaler(network, device="cpu", precision="fp32", engine=engine).upscale(photo(300, 300), (600, 600))
+
+
 def test_no_other_error_of_a_tile_is_survived() -> None:
     class Broken(CountingEngine):
         def run(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:

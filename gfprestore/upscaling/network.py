@@ -130,8 +130,8 @@ class NetworkUpscaler:
             network: The network, on the CPU.
             device: A concrete device.
             precision: `fp32` or `bf16`.
-            tile_pixels: Largest side of a tile, in photo pixels, raised to one and a half times the overlap at
-                least; None takes what the free memory allows.
+            tile_pixels: Largest side of a tile, in photo pixels, raised to 256, to one and a half times the overlap
+                or to the least that the network takes; None takes what the free memory allows.
             strength: Share of the network's result, 0 to 1; the rest is Lanczos.
             cache_folder: Where compiled models are kept.
             engine: Runs the network; None builds one.
@@ -145,7 +145,8 @@ class NetworkUpscaler:
         self._budget = _memory_budget(device)
         precision = precision if network.supports_bf16 else "fp32"
         beside = max(self._overlap.pixels // 2, 2 * math.lcm(self._multiple, _ALIGNMENT))
-        self._smallest = max(_SMALLEST_TILE, self._overlap.pixels + beside)
+        least = -(-self._minimum // self._multiple) * self._multiple
+        self._smallest = max(_SMALLEST_TILE, self._overlap.pixels + beside, least)
         self._fits_memory = tile_pixels is None
         self._limit = max(tile_pixels or _LARGEST_TILE, self._smallest)
         values_each = values_per_pixel(network)  # before an engine takes the network over
