@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from gfprestore.blending.masks import FaceLabel, Labels
 from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import WeightsError
+from gfprestore.native.parser import build_native_parser
 
 PARSER_SIZE = 512
 """Side of the crops that both networks were trained on, in pixels."""
@@ -148,6 +149,10 @@ def build_parser(
     Raises:
         WeightsError: The state dict is of neither network.
     """
+    if device == "cpu":
+        mean, deviation = (255 * np.array(of, np.float32) for of in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
+        if native := build_native_parser(state, _CLASSES, PARSER_SIZE, mean, deviation):
+            return FaceParser(native, tuple(FaceLabel))
     network, order = load_parsing_network(state)
     engine = build_engine(
         network,

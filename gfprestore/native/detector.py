@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gfprestore.native.convolutions import Product, Writer
 from gfprestore.native.library import Library, library_for
-from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
+from gfprestore.native.operands import Features, Flag, Kind
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.retinaface import CHANNELS, LEAK, PRIORS, ROW, Bottleneck, Kernel, Product, Retinaface, Separable
+from gfprestore.native.retinaface import CHANNELS, LEAK, PRIORS, ROW, Bottleneck, Retinaface, Separable
 from gfprestore.native.running import Crew, Memory, Program
 from gfprestore.outofmemory import out_of_memory
 
@@ -49,10 +50,11 @@ class DetectionProgram:
             pool: Packs kernels.
             memory: For the features.
         """
-        self._network, self._builder, self._size, self._mean = network, builder, size, mean
+        self._network, self._size = network, size
+        self._builder, self._write = builder, Writer(builder)
         self._input = builder.buffer(size[0] * size[1] * CHANNELS + 4 * builder.library.panel)
         with torch.inference_mode():
-            self._levels = [self._look_around(level, x) for level, x in enumerate(self._pyramid())]
+            self._levels = [self._look_around(level, x) for level, x in enumerate(self._pyramid(mean))]
         for level in self._levels:
             level.buffer.last = len(builder.steps)
         builder.pack_kernels(pool)
@@ -79,42 +81,31 @@ class DetectionProgram:
             rows[start:end].reshape(pixels, PRIORS * ROW)[:] = found  # [HW A15] is [HWA 15]
             start = end
 
-    def _pyramid(self) -> list[Features]:
+    def _pyramid(self, mean: NDArray[np.float32]) -> list[Features]:
         """Features of the three levels, finest first."""
         network = self._network
-        height, width = self._size
-        size = height // 2, width // 2
-        mean = np.tile(self._mean, 2 * self._builder.library.panel)
-        x = self._read_pixels(size, mean)
+        size = self._size[0] // 2, self._size[1] // 2
+        slope = LEAK if network.is_mobile else 0
+        # With MobileNet what a chain's first step gives is as large as the photo, and read only once: it is never kept.
+        x = self._write.filter_pixels(self._input, network.stem, size, slope, mean, feeds=network.is_mobile)
         if not network.is_mobile:
-            size = size[0] // 2, size[1] // 2
-            y = self._builder.features(size, x.channels)
-            self._builder.add(Kind.POOL, y, x=x, channels_in=x.channels, side=3, pace=2)
-            x = y
+            x = self._write.pool(x)
         levels = []
         for stage in network.stages:
             for block in stage:
                 if isinstance(block, Separable):
-                    # What the first block gives is as large as the photo, and read only once: it is never kept.
                     x = self._separable(x, block, feeds=block is network.stages[0][0])
                 else:
                     x = self._bottleneck(x, block)
             levels.append(x)
-        third = self._multiply(levels[2], network.laterals[2], network.slope)
+        third = self._write.multiply(levels[2], network.laterals[2], network.slope)
         second = self._merge(levels[1], third, 1)
         return [self._merge(levels[0], second, 0), second, third]
 
-    def _read_pixels(self, size: tuple[int, int], mean: NDArray[np.float32]) -> Features:
-        network, stem = self._network, self._network.stem
-        own: dict[str, Any] = {"channels_in": CHANNELS, "side": stem.side, "mean": mean}
-        if network.is_mobile:
-            return self._product(Kind.FILTER_PIXELS, self._input, stem, size, LEAK, feeds=True, **own)
-        return self._product(Kind.FILTER_PIXELS, self._input, stem, size, 0, **own)
-
     def _merge(self, x: Features, coarser: Features, level: int) -> Features:
         network = self._network
-        y = self._multiply(x, network.laterals[level], network.slope, coarser, Flag.REPEATS_RESIDUAL)
-        return self._tiled(y, network.merges[level], slope=network.slope)
+        y = self._write.multiply(x, network.laterals[level], network.slope, coarser, Flag.REPEATS_RESIDUAL)
+        return self._write.tiled(y, network.merges[level], slope=network.slope)
 
     def _look_around(self, level: int, x: Features) -> Features:
         """What the heads of a level say; its features lie as [third's input | 5x5 | 3x3 | second's input, then 7x7]."""
@@ -122,65 +113,29 @@ class DetectionProgram:
         width = context.width
         together = self._builder.features(x.size, 4 * width + len(context.third.bias))
         first = together.part(2 * width, len(context.first.bias))
-        self._tiled(x, context.first, slopes=context.slopes[0], into=first, exact=True)
+        self._write.tiled(x, context.first, slopes=context.slopes[0], into=first, exact=True)
         second = together.part(0, len(context.second.bias))
-        self._tiled(together.part(4 * width, width), context.second, slopes=context.slopes[1], into=second, exact=True)
+        self._write.tiled(
+            together.part(4 * width, width), context.second, slopes=context.slopes[1], into=second, exact=True
+        )
         third = together.part(4 * width, len(context.third.bias))
-        self._tiled(together.part(0, width), context.third, slope=0, into=third, exact=True)
-        return self._multiply(together.part(width, 4 * width), network.heads[level], 1)
+        self._write.tiled(together.part(0, width), context.third, slope=0, into=third, exact=True)
+        return self._write.multiply(together.part(width, 4 * width), network.heads[level], 1)
 
     def _separable(self, x: Features, block: Separable, feeds: bool) -> Features:
         size = x.height // block.pace, x.width // block.pace
         own: dict[str, Any] = {"filters": block.filters, "slope_between": LEAK, "depth": block.product.depth}
-        return self._product(
-            Kind.SEPARABLE, x, block.product, size, LEAK, channels_in=x.channels, side=3, feeds=feeds, **own
-        )
+        own |= {"channels_in": x.channels, "side": 3, "pace": block.pace}
+        return self._write.product(Kind.SEPARABLE, x, block.product, size, LEAK, feeds=feeds, **own)
 
     def _bottleneck(self, x: Features, block: Bottleneck) -> Features:
-        size = x.height // block.pace, x.width // block.pace
-        residual = x if block.shortcut is None else self._convolve(x, block.shortcut, size, 1)
-        y = self._multiply(x, block.narrow, 0)
+        residual = x if block.shortcut is None else self._write.convolve(x, block.shortcut, block.pace, 1)
+        y = self._write.multiply(x, block.narrow, 0)
         if isinstance(block.middle, Product):
-            y = self._convolve(y, block.middle, size, 0)
+            y = self._write.convolve(y, block.middle, block.pace, 0)
         else:
-            y = self._tiled(y, block.middle, slope=0)
-        return self._multiply(y, block.wide, 0, residual, Flag.ADDS_FIRST)
-
-    def _tiled(
-        self, x: Features, kernel: Kernel, into: Features | None = None, *, exact: bool = False, **after: Any
-    ) -> Features:
-        epilogue = Epilogue(bias=kernel.bias.numpy(), **after)
-        return self._builder.convolve(x, kernel.weight, epilogue, into=into, exact=exact)
-
-    def _multiply(
-        self, x: Features, product: Product, slope: float, residual: Features | None = None, flags: int = 0
-    ) -> Features:
-        return self._product(
-            Kind.MATMUL, x, product, x.size, slope, channels_in=x.channels, residual=residual, flags=flags
-        )
-
-    def _convolve(self, x: Features, product: Product, size: tuple[int, int], slope: float) -> Features:
-        return self._product(Kind.CONVOLVE, x, product, size, slope, channels_in=x.channels, side=product.side)
-
-    def _product(
-        self,
-        kind: Kind,
-        x: Features | Buffer,
-        product: Product,
-        size: tuple[int, int],
-        slope: float,
-        *,
-        flags: int = 0,
-        feeds: bool = False,
-        **own: Any,
-    ) -> Features:
-        """A step that multiplies; where it `feeds` the next one in a chain, what it gives is not kept."""
-        y = self._builder.passing(size, product.outputs) if feeds else self._builder.features(size, product.outputs)
-        flags |= Flag.FEEDS_NEXT * feeds | Flag.ROUNDED_WEIGHT * product.half
-        height = x.height if isinstance(x, Features) else self._size[0]
-        operands = {"weight": product.packed, "bias": product.bias, "slope": slope, "flags": int(flags)}
-        self._builder.add(kind, y, x=x, pace=height // size[0], **operands, **own)
-        return y
+            y = self._write.tiled(y, block.middle, slope=0)
+        return self._write.multiply(y, block.wide, 0, residual, Flag.ADDS_FIRST)
 
 
 class NativeDetectionEngine:

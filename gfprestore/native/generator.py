@@ -46,6 +46,6 @@ class Generator:
         return floats.reshape(self.size, self.size, RGB)[..., :3]
 
     @property
-    def restored(self) -> Array:
+    def result(self) -> Array:
         """Where the restored face is found after a run: uint8 RGB (S, S, 3)."""
         return self.program.view(self._output).reshape(self.size, self.size, 3)

@@ -35,6 +35,10 @@ class Kind(IntEnum):
     READ_TILES = 18
     MULTIPLY_TILES = 19
     WRITE_TILES = 20
+    MEAN = 21
+    SIGMOID = 22
+    ACTIVATE = 23
+    CLASSES = 24
 
 
 class Flag(IntFlag):

@@ -49,6 +49,10 @@ static int count_blocks(const Step *s, Index memory, int threads, Split *split) 
         return products_of(tile_of(s)) * count_groups(s, is_half(s));
     case STEP_BLOCKS_TO_RGB:
         return s->height / 2;
+    case STEP_MEAN:
+        return s->channels_in / LANES;
+    case STEP_SIGMOID:
+        return 1;
     case STEP_LINEAR:
     case STEP_INVERSE_NORM:
         return (s->channels_out + 63) / 64;
@@ -89,6 +93,10 @@ static void run_block(const Step *s, int block, Split split, float *memory) {
     case STEP_READ_TILES: run_read_tiles(s, block, half); break;
     case STEP_MULTIPLY_TILES: run_multiply_tiles(s, block, half); break;
     case STEP_WRITE_TILES: run_write_tiles(s, block); break;
+    case STEP_MEAN: run_mean(s, block); break;
+    case STEP_SIGMOID: run_sigmoid(s); break;
+    case STEP_ACTIVATE: run_activate(s, block); break;
+    case STEP_CLASSES: run_classes(s, block, memory); break;
     }
 }
 

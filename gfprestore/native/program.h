@@ -57,6 +57,10 @@ enum Kind {
     STEP_READ_TILES, /* these three are STEP_WINOGRAD apart, with its flags */
     STEP_MULTIPLY_TILES,
     STEP_WRITE_TILES,
+    STEP_MEAN,
+    STEP_SIGMOID,
+    STEP_ACTIVATE,
+    STEP_CLASSES,
 };
 
 enum Flag {
@@ -65,7 +69,7 @@ enum Flag {
     DOUBLES_RESIDUAL = 4,  /* STEP_WINOGRAD: the residual has half the size, add its bilinear double */
     REPEATS_INPUT = 8,     /* STEP_WINOGRAD: convolve x with every row and column twice */
     REPEATS_RESIDUAL = 16, /* STEP_MATMUL: the residual has half the size, add each of its pixels four times */
-    ADDS_FIRST = 32,       /* STEP_MATMUL: add the residual before the activation */
+    ADDS_FIRST = 32,       /* add the residual before the activation; not with DOUBLES_RESIDUAL */
     FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: y is passed to the next, a separable step, in a chain */
     CLAMPS_INPUT = 128,    /* STEP_WINOGRAD: beyond its border x goes on as it ends, instead of zeros */
     LARGE_TILES = 256,     /* STEP_WINOGRAD: tiles of 6 x 6 instead of 4 x 4; only in float */
@@ -77,14 +81,16 @@ enum Flag {
 
 typedef struct {
     int32_t kind, flags;
-    int32_t height, width; /* of the output; STEP_WINOGRAD: before HALVES_OUTPUT */
+    int32_t height, width; /* of the output; STEP_WINOGRAD: before HALVES_OUTPUT; STEP_MEAN: of x */
     int32_t channels_in, channels_out;
     int32_t stride_in, stride_out, stride_residual; /* floats from one pixel of x, y, residual to the next */
     int32_t stride_noise; /* floats of noise for every pixel, in turn for its channels; 0 is one for all of them */
     int32_t kept;                                   /* channels before those that scale and shift reach */
-    int32_t side, pace; /* STEP_FILTER_PIXELS and those after it: of the kernel, and from one output to the next in x */
+    int32_t side, pace; /* STEP_FILTER_PIXELS and those after it: of the kernel, and from one output to the next in x;
+                           STEP_CLASSES: pace times larger than x */
     int32_t first_tile, tiles; /* STEP_READ_TILES and the two after it: of all tiles of the output those that it takes */
-    int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product; STEP_BLOCKS_TO_RGB: see there */
+    int32_t depth;      /* STEP_SEPARABLE: channels that have weights in the product; STEP_CLASSES: how many they are;
+                           STEP_BLOCKS_TO_RGB: see there */
     const void *x;        /* features, pixels, or a vector */
     const void *weight;   /* as packed below */
     const float *style;   /* factor of every input channel, or NULL */
@@ -98,7 +104,7 @@ typedef struct {
     const float *mean;    /* STEP_FILTER_PIXELS: taken off every byte of a row of x, which repeats them */
     const float *filters; /* STEP_SEPARABLE: [10][channels_in], nine weights of every channel and what is added */
     void *y;
-    float slope;          /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor */
+    float slope;          /* of the leaky ReLU below zero, 1 is none; STEP_ADD: the residual's factor; STEP_SIGMOID: added */
     float slope_between;  /* STEP_SEPARABLE: of the one before the product */
 } Step;
 

@@ -117,6 +117,7 @@ class ProgramBuilder:
         into: Features | None = None,
         rounds: bool = False,
         exact: bool = False,
+        adds_first: bool = False,
     ) -> Features:
         """A 3x3 convolution with zeros beyond the border.
 
@@ -132,12 +133,14 @@ class ProgramBuilder:
             rounds: Keep the result in bfloat16, where that pays: if it is read by convolutions in tiles, as scale or
                 shift, and for colours alone.
             exact: Multiply in float even where the program does not.
+            adds_first: Add the residual, which has the result's size, before the activation; only for what is convolved
+                in tiles.
         """
         factor = 2 if wider else 1
         height, width = x.size if isinstance(x, Features) else x.shape[:2]
         size = height * factor, width * factor
         if min(size) < self.smallest_tiled or not isinstance(x, Features):
-            assert not clamps and not exact
+            assert not (clamps or exact or adds_first)
             return self._convolve_small(x, weight, after, style, bool(wider), halves)
         outputs, inputs = weight.shape[:2]
         half = self.half and not exact
@@ -147,7 +150,9 @@ class ProgramBuilder:
             (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves | Flag.CLAMPS_INPUT * clamps | Flag.LARGE_TILES * is_large
         )
         if after.residual is not None and after.residual.height < size[0]:
+            assert not adds_first
             flags |= Flag.DOUBLES_RESIDUAL
+        flags |= Flag.ADDS_FIRST * adds_first
         rounded = rounds and half and min(size) >= self.smallest_rounded and outputs % self.library.panel == 0
         # The kernels have no such case: it would be computed otherwise, not refused.
         assert not rounded or not (halves or after.residual)
@@ -260,7 +265,7 @@ class ProgramBuilder:
         return y
 
     def linear(self, x: Features, weight: Tensor, bias: Tensor) -> Features:
-        """A matrix [O I] times all of x, plus a bias [O]."""
+        """A matrix [O I] times all of x, plus a bias [O]; I is a multiple of 64."""
         outputs, inputs = weight.shape
         y = self.features((1, 1), outputs)
         packed = round_weights(weight) if self.half else weight.contiguous().numpy()

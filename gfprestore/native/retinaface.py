@@ -6,18 +6,16 @@ Joined here are the normalisations with their convolutions, convolutions of one 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gfprestore.native.convolutions import Kernel, Layers, Product
 from gfprestore.native.library import Library
 from gfprestore.native.operands import Array
-from gfprestore.native.packing import pair_rows
 
 CHANNELS = 3
 """Of a photo; the official network takes them as BGR."""
@@ -28,120 +26,8 @@ ROW = 15
 PRIORS = 2
 """Priors of every place."""
 
-EPSILON = 1e-5
-"""Of every normalisation; torch's default."""
-
 LEAK = 0.1
 """Slope below zero of all layers with MobileNet; ResNet's cut off at zero."""
-
-
-class Kernel(NamedTuple):
-    """A convolution with its normalisation."""
-
-    weight: Tensor
-    """[O I K K]"""
-
-    bias: Tensor
-    """[O]"""
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """A convolution packed for products."""
-
-    packed: Array
-    """[panels][depth][panel]"""
-
-    bias: Array
-    """Of all channels of the panels."""
-
-    outputs: int
-    """Channels that are stored."""
-
-    side: int = 1
-
-    depth: int = 0
-    """Channels of the input that have weights."""
-
-    half: bool = False
-    """Whether the weights are bfloat16."""
-
-
-class Layers:
-    """Reads convolutions off a state dict and fills their channels up with zeros to what the kernels take."""
-
-    def __init__(self, state: Mapping[str, Tensor], library: Library, half: bool) -> None:
-        self._state, self._half = state, half
-        self._unread = {name for name in state if not name.endswith("num_batches_tracked")}
-        self.panel = library.panel
-        self.lanes = library.lanes
-        """Channels of features are multiples of this, a vector."""
-
-    def read(self, name: str, *shape: int) -> Tensor:
-        """A tensor as float32.
-
-        Raises:
-            KeyError: There is none of that name.
-            ValueError: It has another shape.
-        """
-        self._unread.discard(name)
-        tensor = self._state[name]
-        _require(tensor.shape == shape)
-        return tensor.detach().float()
-
-    def require_all_read(self) -> None:
-        """Raise ValueError where more is there than was read: another network, which only shares some names."""
-        _require(not self._unread)
-
-    def fused(self, name: str, normalisation: str, outputs: int, inputs: int, side: int) -> Kernel:
-        """A convolution without bias and the normalisation after it; raises as `read` does."""
-        weight = self.read(f"{name}.weight", outputs, inputs, side, side)
-        factor, shift, mean, variance = (
-            self.read(f"{normalisation}.{part}", outputs) for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = factor * torch.rsqrt(variance + EPSILON)
-        return Kernel(weight * scale.view(-1, 1, 1, 1), shift - mean * scale)
-
-    def head(self, kind: str, level: int, numbers: int, inputs: int) -> Kernel:
-        """A 1x1 convolution [A numbers, I, 1, 1] as [A numbers I], its bias as [A numbers]; raises as `read` does."""
-        name, outputs = f"{kind}Head.{level}.conv1x1", PRIORS * numbers
-        weight = self.read(f"{name}.weight", outputs, inputs, 1, 1).view(PRIORS, numbers, inputs)
-        return Kernel(weight, self.read(f"{name}.bias", outputs).view(PRIORS, numbers))
-
-    def widen(self, kernel: Kernel, inputs: int, outputs: int) -> Kernel:
-        """Zeros after the channels there are."""
-        weight, bias = kernel
-        weight = F.pad(weight, (0, 0, 0, 0, 0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
-        return Kernel(weight, F.pad(bias, (0, outputs - len(bias))))
-
-    def tiled(self, *kernels: Kernel) -> Kernel:
-        """3x3 convolutions of one input as one, for tiles."""
-        weight, bias = torch.cat([one.weight for one in kernels]), torch.cat([one.bias for one in kernels])
-        return self.widen(Kernel(weight, bias), _up(weight.shape[1], self.lanes), _up(len(bias), self.panel))
-
-    def product(self, kernel: Kernel, exact: bool = False) -> Product:
-        """Any convolution, for products; `exact` leaves the input's channels as they are."""
-        outputs, inputs, side = kernel.weight.shape[:3]
-        depth = inputs if exact else _up(inputs, self.lanes)
-        kernel = self.widen(kernel, depth, _up(outputs, self.panel))
-        rows = kernel.weight.permute(2, 3, 1, 0).flatten(0, 2).numpy()  # [O I K K] -> [K K I O] -> [KKI O]
-        packed = rows.reshape(len(rows), -1, self.panel).transpose(1, 0, 2)
-        stored = _up(outputs, self.lanes)
-        return Product(np.ascontiguousarray(packed), kernel.bias.numpy(), stored, side, depth)
-
-    def backbone_product(self, kernel: Kernel) -> Product:
-        """The same for what may multiply in bfloat16."""
-        product = self.product(kernel)
-        return replace(product, packed=pair_rows(product.packed), half=True) if self._half else product
-
-    def filters(self, kernel: Kernel) -> NDArray[np.float32]:
-        """A convolution of every channel by itself, [O 1 3 3] -> [10][O]: nine weights and what is added."""
-        rows = torch.cat([kernel.weight.flatten(1).T, kernel.bias[None]])
-        return np.ascontiguousarray(F.pad(rows, (0, -rows.shape[1] % self.lanes)).numpy())
-
-
-def _up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
 
 
 class Separable(NamedTuple):
@@ -222,11 +108,6 @@ class Retinaface:
         layers.require_all_read()
 
 
-def _require(condition: bool) -> None:
-    if not condition:
-        raise ValueError("this is no RetinaFace that the kernels know")
-
-
 def _read_mobile(layers: Layers) -> list[list[Separable]]:
     """MobileNet-0.25's blocks (arXiv:1704.04861) by stage: after what width, and whether they halve their input."""
     inputs, stages = 8, []
@@ -297,7 +178,8 @@ def _read_context(layers: Layers, name: str, width: int, slope: float) -> Contex
 def _read_head(layers: Layers, level: int, width: int) -> Product:
     """The heads of one level as one product, in the order of its input and of the rows that it gives."""
     score, box, landmarks = (
-        layers.head(kind, level, numbers, width) for kind, numbers in (("Class", 2), ("Bbox", 4), ("Landmark", 10))
+        _read_part(layers, f"{kind}Head.{level}.conv1x1", numbers, width)
+        for kind, numbers in (("Class", 2), ("Bbox", 4), ("Landmark", 10))
     )
     # Of two classes only how much the second exceeds the first counts.
     score = Kernel(*(tensor[:, 1:] - tensor[:, :1] for tensor in score))
@@ -307,3 +189,9 @@ def _read_head(layers: Layers, level: int, width: int) -> Product:
     half, quarter = width // 2, width // 4
     order = [*range(half, half + quarter), *range(half), *range(half + quarter, width)]
     return layers.product(Kernel(weight[:, order, None, None], bias))
+
+
+def _read_part(layers: Layers, name: str, numbers: int, inputs: int) -> Kernel:
+    """A 1x1 convolution [A numbers, I, 1, 1] as [A numbers I], its bias as [A numbers]."""
+    weight = layers.read(f"{name}.weight", PRIORS * numbers, inputs, 1, 1).view(PRIORS, numbers, inputs)
+    return Kernel(weight, layers.read(f"{name}.bias", PRIORS * numbers).view(PRIORS, numbers))

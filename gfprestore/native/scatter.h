@@ -128,23 +128,29 @@ static void scatter_rounded_tiles(const Step *s, int first, int tiles, int from,
 }
 #endif
 
+INLINE void add_residual(const Step *s, Index corner, int c, int rows, int columns, Outputs y) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            y[i][j] += load(s->residual + (corner + (Index)i * s->width + j) * s->stride_residual + c);
+}
+
 /* As many rows and columns of a tile as lie inside, to the features. */
 INLINE void finish_tile(const Step *s, int ty, int tx, int c, const Window *residual, int flags, int tile, int rows,
                         int columns, Outputs y) {
     int is_far = is_large(s);
     Index corner = (Index)tile * ty * s->width + tile * tx;
+    if (flags & ADDS_FIRST) add_residual(s, corner, c, rows, columns, y);
     activate_tile(s, corner, c, rows, columns, y);
     if (flags & HALVES_OUTPUT) {
         store_halved(s, (Index)tile / 2 * ty * (s->width / 2) + tile / 2 * tx, c, rows, columns, y);
         return;
     }
-    if (flags & DOUBLES_RESIDUAL) add_doubled_residual(residual, c, tile, y);
+    if (flags & DOUBLES_RESIDUAL)
+        add_doubled_residual(residual, c, tile, y);
+    else if (s->residual && !(flags & ADDS_FIRST))
+        add_residual(s, corner, c, rows, columns, y);
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) {
-            Index pixel = corner + (Index)i * s->width + j;
-            if (s->residual && !(flags & DOUBLES_RESIDUAL)) y[i][j] += load(s->residual + pixel * s->stride_residual + c);
-            store_channels(s, pixel, c, y[i][j], is_far);
-        }
+        for (int j = 0; j < columns; j++) store_channels(s, corner + (Index)i * s->width + j, c, y[i][j], is_far);
 }
 
 /* The channels from `from` up to `to`. */
@@ -174,7 +180,9 @@ static void scatter_tiles(const Step *s, int first, int tiles, int from, int to,
         return;
     }
 #endif
-    switch (s->flags & (HALVES_OUTPUT | DOUBLES_RESIDUAL | LARGE_TILES)) {
+    switch (s->flags & (HALVES_OUTPUT | DOUBLES_RESIDUAL | ADDS_FIRST | LARGE_TILES)) {
+    case ADDS_FIRST: scatter_tiles_as(s, first, tiles, from, to, m, plane, ADDS_FIRST, 4); break;
+    case ADDS_FIRST | LARGE_TILES: scatter_tiles_as(s, first, tiles, from, to, m, plane, ADDS_FIRST, 6); break;
     case HALVES_OUTPUT: scatter_tiles_as(s, first, tiles, from, to, m, plane, HALVES_OUTPUT, 4); break;
     case HALVES_OUTPUT | LARGE_TILES: scatter_tiles_as(s, first, tiles, from, to, m, plane, HALVES_OUTPUT, 6); break;
     case DOUBLES_RESIDUAL: scatter_tiles_as(s, first, tiles, from, to, m, plane, DOUBLES_RESIDUAL, 4); break;

@@ -4,6 +4,7 @@
 #define GFPRESTORE_SEPARABLE_H
 
 #include "products.h"
+#include "steps.h"
 
 #define BAND 16      /* rows of a chain's result that a thread makes at a time */
 #define RING 3       /* rows that are kept of what passes through a chain: as many as a kernel reaches */
@@ -125,6 +126,7 @@ static Index memory_alone(const Step *s) {
     case STEP_SEPARABLE: return PRODUCT_ROWS * (Index)s->channels_in;
     case STEP_MATMUL: return rounded_rows(s) + PRODUCT_ROWS * PANEL;
     case STEP_BLOCKS_TO_RGB: return s->channels_in; /* a quad for every channel of a pixel */
+    case STEP_CLASSES: return classes_memory(s);
     case STEP_BORDER: return PRODUCT_ROWS * (Index)(9 * s->channels_in + PANEL);
     default: return 0;
     }

@@ -75,6 +75,80 @@ static void run_pool(const Step *s, int row) {
     }
 }
 
+/* The mean of all pixels, for a vector of channels. */
+static void run_mean(const Step *s, int block) {
+    Index pixels = (Index)s->height * s->width;
+    const float *x = (const float *)s->x + block * LANES;
+    Vector sum[4] = {0}; /* several, since one addition waits for the one before */
+    for (Index pixel = 0; pixel < pixels; pixel++) sum[pixel % 4] += load(x + pixel * s->stride_in);
+    store((float *)s->y + block * LANES, ((sum[0] + sum[1]) + (sum[2] + sum[3])) * (1.0f / pixels));
+}
+
+static void run_sigmoid(const Step *s) {
+    for (int c = 0; c < s->channels_out; c++) ((float *)s->y)[c] = s->slope + 1 / (1 + expf(-((const float *)s->x)[c]));
+}
+
+/* What follows a convolution, without one. */
+static void run_activate(const Step *s, int row) {
+    for (int column = 0; column < s->width; column++) {
+        Index pixel = (Index)row * s->width + column;
+        for (int c = 0; c < s->channels_out; c += LANES) {
+            Vector value = activate(s, load((const float *)s->x + pixel * s->stride_in + c), pixel, c);
+            if (s->residual) value += load(s->residual + pixel * s->stride_residual + c);
+            store((float *)s->y + pixel * s->stride_out + c, value);
+        }
+    }
+}
+
+/* Where an output lies between two of `few` samples that are spread over `many`, the outermost on the outermost. */
+typedef struct {
+    int near, far;
+    float part; /* of the far one */
+} Between;
+
+static inline Between find_between(int place, int few, int many) {
+    float at = many > 1 ? (float)(few - 1) / (many - 1) * place : 0;
+    int near = least((int)at, few - 1);
+    return (Between){near, least(near + 1, few - 1), at - near};
+}
+
+/* Floats of memory for a row: scores of all classes, then what every pixel lies between and the highest so far. */
+static inline Index classes_memory(const Step *s) { return (Index)s->depth * (s->width / s->pace) + 5 * (Index)s->width; }
+
+/* One more class: where its score is higher than any before, it is the best. The scores lie one after another. */
+static void compare_class(const float *restrict scores, int k, int count, const int32_t *restrict near,
+                          const int32_t *restrict far, const float *restrict parts, float *restrict highest,
+                          int32_t *restrict best) {
+    for (int column = 0; column < count; column++) {
+        float left = scores[near[column]], score = left + parts[column] * (scores[far[column]] - left);
+        best[column] = score > highest[column] ? k : best[column];
+        highest[column] = score > highest[column] ? score : highest[column];
+    }
+}
+
+/* The class of the highest score, the first of several, for a row of pixels; x holds scores, which are interpolated. */
+static void run_classes(const Step *s, int row, float *memory) {
+    int width = s->width / s->pace, count = s->width;
+    float *parts = memory + (Index)s->depth * width, *highest = parts + count;
+    int32_t *near = (int32_t *)(highest + count), *far = near + count, *best = far + count;
+    Between rows = find_between(row, s->height / s->pace, s->height);
+    const float *above = (const float *)s->x + (Index)rows.near * width * s->stride_in;
+    const float *below = (const float *)s->x + (Index)rows.far * width * s->stride_in;
+    for (int column = 0; column < width; column++)
+        for (int k = 0; k < s->depth; k++) {
+            Index at = (Index)column * s->stride_in + k;
+            memory[k * width + column] = above[at] + rows.part * (below[at] - above[at]);
+        }
+    for (int column = 0; column < count; column++) {
+        Between columns = find_between(column, width, count);
+        near[column] = columns.near, far[column] = columns.far, parts[column] = columns.part;
+        highest[column] = -INFINITY, best[column] = 0;
+    }
+    for (int k = 0; k < s->depth; k++)
+        compare_class(memory + (Index)k * width, k, count, near, far, parts, highest, best);
+    for (int column = 0; column < count; column++) ((uint8_t *)s->y)[(Index)row * count + column] = (uint8_t)best[column];
+}
+
 static float sum_lanes(Vector value) {
     float sum = 0;
     for (int lane = 0; lane < LANES; lane++) sum += value[lane];

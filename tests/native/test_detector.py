@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kernel_programs import needs_kernels
 from numpy.typing import NDArray
 
 from gfprestore.detect import MEAN, DetectionNetwork, build_detector, build_network, load_network
 from gfprestore.engine import TorchEngine
 from gfprestore.native import detector, running
 from gfprestore.native.detector import MOST_PROGRAMS, NativeDetectionEngine, build_native_detector
-from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds, load_library
+from gfprestore.native.library import Library, load_library
 from gfprestore.native.retinaface import Retinaface
 from gfprestore.weights import read_state_dict
 
-PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
 SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "detector_compact_fp16.safetensors"
 EXACT = 1e-5
 """Largest error, relative to the largest value."""
@@ -30,13 +30,8 @@ State = dict[str, torch.Tensor]
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor"),
+    needs_kernels,
 ]
-
-
-@pytest.fixture(scope="module", params=PRESENT)
-def kernels(request: pytest.FixtureRequest) -> Library:
-    return Library(FOLDER / f"{request.param}{SUFFIX}")
 
 
 @pytest.fixture(params=["mobile0.25", "resnet50"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import subprocess
 import sys
@@ -16,71 +15,25 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_programs import EXACT, PRESENT, error, needs_kernels, noise, put, run
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gfprestore.native import library, running
-from gfprestore.native.alignment import aligned
 from gfprestore.native.engine import NativeEngine, build_native_engine
 from gfprestore.native.generator import Generator
 from gfprestore.native.levels import find_levels
-from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds
+from gfprestore.native.library import FOLDER, SUFFIX, Library
 from gfprestore.native.network import fits
-from gfprestore.native.operands import Buffer, Epilogue, Features, Flag, Kind
-from gfprestore.native.program import ProgramBuilder
+from gfprestore.native.operands import Buffer, Epilogue, Flag, Kind
+from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.native.running import share
 from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
 from gfprestore.nn.layers import Resampling, double, halve
 
-PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
 SMALL = GfpganShape((128, 64, 64, 64, 64), (64, 32, 32, 32, 32), latent_size=64, mlp_layers=0)
-EXACT = 2e-5
-"""Of the largest value: float sums of a few thousand products in another order, and the tiles' transforms, of which the
-large ones lose three times as much as the small."""
 
-pytestmark = pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor")
-
-
-@pytest.fixture(scope="module", params=PRESENT)
-def kernels(request: pytest.FixtureRequest) -> Library:
-    return Library(FOLDER / f"{request.param}{SUFFIX}")
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, np.float32))
-
-
-def innermost(x: Tensor) -> NDArray[np.float32]:
-    """[1 C H W] -> [H W C]."""
-    return np.ascontiguousarray(x[0].permute(1, 2, 0).numpy())
-
-
-def put(builder: ProgramBuilder, x: Tensor) -> tuple[Features, NDArray[np.float32]]:
-    """Features that are there before the first step."""
-    features = builder.features((x.shape[2], x.shape[3]), x.shape[1])
-    return features, innermost(x)
-
-
-def run(builder: ProgramBuilder, given: list[tuple[Features, NDArray[np.float32]]], result: Features) -> Tensor:
-    """Features [1 C H W] after a run on one thread."""
-    result.buffer.last = len(builder.steps)
-    for features, _ in given:
-        features.buffer.first = 0
-    program = builder.build()
-    with ThreadPoolExecutor(1) as pool:
-        builder.pack_kernels(pool)
-    for features, values in given:
-        floats = program.view(features.buffer).view(np.float32)
-        floats[: values.size] = values.ravel()
-    program.prepare()
-    program.run(1, aligned(program.scratch_size))
-    floats = program.view(result.buffer).view(np.float32)
-    shape = 1, result.height, result.width, result.channels
-    return torch.from_numpy(floats[: math.prod(shape)].reshape(shape).copy()).permute(0, 3, 1, 2)
-
-
-def error(given: Tensor, wanted: Tensor) -> float:
-    return float((given - wanted).abs().max() / wanted.abs().max())
+pytestmark = needs_kernels
 
 
 @settings(deadline=None, max_examples=40)
@@ -89,7 +42,7 @@ def error(given: Tensor, wanted: Tensor) -> float:
     inputs=st.sampled_from([32, 64, 96]),
     outputs=st.sampled_from([32, 64]),
     doubles=st.booleans(),
-    after=st.sampled_from(["nothing", "halved", "residual", "doubled residual", "transform"]),
+    after=st.sampled_from(["nothing", "halved", "residual", "residual first", "doubled residual", "transform"]),
     styled=st.booleans(),
     smallest_large=st.sampled_from([4, 1000]),
     apart=st.booleans(),
@@ -112,6 +65,9 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     gain, grain = noise(outputs, seed=2), noise(side * (1 + doubles), side * (1 + doubles), seed=3)
     wanted = x if style is None else x * style[:, None, None]
     wanted = F.conv2d(double(wanted) if doubles else wanted, weight, padding=1)
+    adds_first = after == "residual first" and min(grain.shape) >= SMALLEST_TILED
+    if adds_first:
+        wanted = wanted + noise(1, *wanted.shape[1:], seed=6)
     wanted = F.leaky_relu(wanted * gain[:, None, None] + bias[:, None, None] + grain, 0.2)
     builder = ProgramBuilder(kernels, half=False, smallest_large=smallest_large)
     if apart:
@@ -129,7 +85,8 @@ def test_convolution_with_all_that_joins_it_is_torchs(
         residual = noise(1, *wanted.shape[1:], seed=6)
         if after == "doubled residual":
             residual = halve(residual)
-        wanted = wanted + (residual if after == "residual" else double(residual))
+        if not adds_first:
+            wanted = wanted + (double(residual) if after == "doubled residual" else residual)
         sources.append(put(builder, residual))
         epilogue = replace(epilogue, residual=sources[1][0])
     given_style = None if style is None else style.numpy()
@@ -140,6 +97,7 @@ def test_convolution_with_all_that_joins_it_is_torchs(
         style=given_style,
         wider=Flag.DOUBLES_INPUT if doubles else None,
         halves=after == "halved",
+        adds_first=adds_first,
     )
     assert error(run(builder, sources, result), wanted) < EXACT
 

@@ -7,26 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kernel_programs import needs_kernels
 from numpy.typing import NDArray
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import nn
 
 from gfprestore.engine import TorchEngine
 from gfprestore.native import running
-from gfprestore.native.library import FOLDER, SUFFIX, Library, kinds, library_for
+from gfprestore.native.library import Library, library_for
 from gfprestore.native.program import SMALLEST_LARGE
 from gfprestore.native.upscaler import NativeUpscalerEngine, Rrdb, build_native_upscaler
 from gfprestore.upscaling.network import _ALIGNMENT, NetworkUpscaler, load_upscaling_network, steady_precision
 
-PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
 EXACT = 2e-5
 
-pytestmark = pytest.mark.skipif(not PRESENT, reason="the kernels were not compiled, or not for this processor")
-
-
-@pytest.fixture(scope="module", params=PRESENT)
-def kernels(request: pytest.FixtureRequest) -> Library:
-    return Library(FOLDER / f"{request.param}{SUFFIX}")
+pytestmark = needs_kernels
 
 
 def random_rrdb(factor: int = 2, filters: int = 64, blocks: int = 2) -> nn.Module:
