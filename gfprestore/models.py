@@ -154,7 +154,7 @@ class _Place:
         for name in ("bisenet", "parsenet"):
             path = find_weights(name, folder=self.options.weights)
             if path is not None:
-                # Here, since facexlib's parsers take a while to import and most runs have no weights for them.
+                # Here, since most runs have no weights for it.
                 from gfprestore.parsing import build_parser
 
                 state = read_state_dict(path)

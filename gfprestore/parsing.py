@@ -15,8 +15,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from facexlib.parsing.bisenet import BiSeNet
-from facexlib.parsing.parsenet import ParseNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -177,6 +175,10 @@ def load_parsing_network(state: Mapping[str, Tensor]) -> tuple[ParsingNetwork, S
     Raises:
         WeightsError: The state dict is of neither network.
     """
+    # Here, since they bring all of torchvision's models along, which the kernels do not need.
+    from facexlib.parsing.bisenet import BiSeNet
+    from facexlib.parsing.parsenet import ParseNet
+
     network: nn.Module
     if "cp.resnet.conv1.weight" in state:
         network, order = BiSeNet(num_class=_CLASSES), tuple(FaceLabel)
