@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.color import rgb2lab
 
-from gfprestore.blending.blend import BlendSettings, Verdict, blend_crop
-from gfprestore.blending.detail import LEAST_GRADIENT, gradient_energy
+from gfprestore.blending.blend import CHROMA_GAINS, BlendSettings, Verdict, blend_crop
 from gfprestore.blending.masks import border_mask
+from gfprestore.blending.sharpness import LEAST_GRADIENT, gradient_energy
 from gfprestore.blending.tone import Tone
 
 SIZE = 256
@@ -113,6 +113,35 @@ def test_nothing_is_tinted(strength):
     assert np.abs((after - before).mean(axis=(0, 1))).max() < 0.5
     untouched = rgb2lab(_blur(restored.astype(np.float64), 24) / 255)
     assert np.abs((untouched - before).mean(axis=(0, 1))).max() > 4
+
+
+def _coloured(softness, noise, seed=0):
+    """A photo whose colours are soft and noisy, its restoration, and the truth."""
+    rng = np.random.default_rng(seed)
+    truth = 2.3 * np.stack([leaves(seed + channel) for channel in range(3)], axis=2)
+    blotches = _blur(rng.normal(0, 1, truth.shape).astype(np.float32), 4)
+    photo = _blur(truth, softness) + blotches / blotches.std() * noise if softness else truth
+    restored = truth + _blur(rng.normal(0, 1, truth.shape).astype(np.float32), 4) * 8
+    return [np.clip(image, 0, 255).astype(np.uint8) for image in (photo, restored, truth)]
+
+
+def test_blotches_of_colour_go_where_fine_colour_is_lost(monkeypatch):
+    photo, restored, truth = _coloured(softness=5, noise=8)
+
+    def colour_error():
+        pixels = _blend(photo, restored, tone=Tone.COLOUR).pixels
+        return np.square(rgb2lab(pixels / 255) - rgb2lab(truth / 255))[..., 1:].mean()
+
+    ours = colour_error()
+    monkeypatch.setattr("gfprestore.blending.blend.SMEARED_CHROMA_GAINS", CHROMA_GAINS)
+    assert ours < 0.85 * colour_error()
+
+
+def test_colours_that_are_there_are_no_less_the_photos_own(monkeypatch):
+    photo, restored, _ = _coloured(softness=0, noise=0)
+    ours = _blend(photo, restored, tone=Tone.COLOUR).pixels
+    monkeypatch.setattr("gfprestore.blending.blend.SMEARED_CHROMA_GAINS", CHROMA_GAINS)
+    np.testing.assert_array_equal(ours, _blend(photo, restored, tone=Tone.COLOUR).pixels)
 
 
 def test_a_gray_photo_stays_gray_to_the_bit():

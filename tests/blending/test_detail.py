@@ -8,7 +8,10 @@ import pytest
 from dead_leaves import leaves
 
 from gfprestore.blending.bands import split_bands
-from gfprestore.blending.detail import (
+from gfprestore.blending.detail import count_empty_octaves, photo_shares, sharper_parts
+from gfprestore.blending.grain import measure_grain
+from gfprestore.blending.masks import oval_mask
+from gfprestore.blending.sharpness import (
     FRAME_SAMPLING,
     NEARLY_SHARP,
     SHARP_ENOUGH,
@@ -17,11 +20,7 @@ from gfprestore.blending.detail import (
     is_crisp,
     measure_halves,
     measure_sharpness,
-    photo_shares,
-    sharper_parts,
 )
-from gfprestore.blending.grain import measure_grain
-from gfprestore.blending.masks import oval_mask
 
 SIZE, OCTAVES = 256, 4
 
@@ -159,6 +158,38 @@ def test_coarse_octaves_of_a_face_without_sharper_parts_are_the_restorations():
     sharp = leaves()
     soft = _shares(_blur(sharp, 3), sharp, FRAME_SAMPLING)
     assert soft[3] is None
+
+
+def _enlarged(sharp, factor, noise, seed=0):
+    """A picture that was taken small, with noise, and enlarged before it came."""
+    side = SIZE // factor
+    small = np.asarray(cv2.resize(sharp, (side, side), interpolation=cv2.INTER_AREA), np.float32)
+    small = small + np.random.default_rng(seed).normal(0, noise, small.shape).astype(np.float32)
+    return np.asarray(cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+@pytest.mark.parametrize(("factor", "empty"), [(1, 0), (2, 0), (8, 2)])
+def test_octaves_that_an_enlargement_leaves_empty_are_counted(factor, empty, noise):
+    # Edges, which leaves are full of, reach an octave beyond what was there: twice as large leaves none empty.
+    sharp = leaves()
+    photo = _enlarged(sharp, factor, noise)
+    bands = [split_bands(image[..., None], OCTAVES) for image in (photo, sharp)]
+    grain = measure_grain(bands[0], photo, 1.0)
+    assert count_empty_octaves(*bands, grain) == empty
+
+
+def test_noise_that_was_enlarged_is_not_the_photos_detail(monkeypatch):
+    sharp = leaves()
+    photo, restored = _enlarged(sharp, 8, 5.0), _blur(sharp, 1.0)
+    bands = [split_bands(image[..., None], OCTAVES) for image in (photo, restored)]
+    grain = measure_grain(bands[0], photo, 1.0)
+    shares = photo_shares(*bands, grain, photo, 1.0)
+    monkeypatch.setattr("gfprestore.blending.detail.count_empty_octaves", lambda *_: 0)
+    blind = photo_shares(*bands, grain, photo, 1.0)
+    for octave in range(3):
+        ours = 0.0 if shares[octave] is None else float(shares[octave].mean())
+        assert ours < 0.5 * float(blind[octave].mean()), octave
 
 
 def test_gradient_energy_against_a_slow_sum():
