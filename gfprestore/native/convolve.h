@@ -73,9 +73,10 @@ static int most_tiles(const Step *s, Index memory) {
 static Split split_tiles(const Step *s, Index memory, int threads, int half) {
     Split best = {0};
     double shortest = 0;
-    int most = most_tiles(s, memory);
+    /* Colours are sums over all channels. */
+    int most = most_tiles(s, memory), most_parts = s->flags & FEEDS_NEXT ? 1 : MOST_PARTS;
     for (int tiles = most; tiles >= ROWS; tiles = tiles / 2 / ROWS * ROWS)
-        for (int parts = 1; parts <= MOST_PARTS && count_panels(s) % parts == 0; parts *= 2) {
+        for (int parts = 1; parts <= most_parts && count_panels(s) % parts == 0; parts *= 2) {
             Split split = {tiles, parts};
             double time = time_of(s, split, threads, half);
             if (!best.tiles || time < shortest) best = split, shortest = time;

@@ -196,7 +196,8 @@ class NetworkWriter:
         into = levels[0].decoder
         constant = _array(arrange(decoder.constant_input.weight[0], into).permute(1, 2, 0))  # [C 4 4] -> [4 4 C]
         features = self.styled(decoder.style_conv1, constant, codes[0], noise[0], into, levels[0])
-        image = self.to_rgb(decoder.to_rgb1, features, codes[1], None, levels[0])
+        style = self.style(decoder.to_rgb1.modulated_conv, codes[1], into)
+        image = self.to_rgb(decoder.to_rgb1, features, style, None, levels[0])
         for index, to_rgb in enumerate(decoder.to_rgbs):
             assert isinstance(to_rgb, ToRgb)
             first, level = 2 * index + 1, levels[index + 1]
@@ -204,8 +205,10 @@ class NetworkWriter:
             double, same = decoder.style_convs[2 * index], decoder.style_convs[2 * index + 1]
             features = self.styled(double, features, codes[first], noise[first], into, level, pair)
             into = level.decoder
-            features = self.styled(same, features, codes[first + 1], noise[first + 1], into, level)
-            image = self.to_rgb(to_rgb, features, codes[first + 2], image, level)
+            # Before the features, from which the last colours are taken while they are made.
+            style, is_last = self.style(to_rgb.modulated_conv, codes[first + 2], into), level is levels[-1]
+            features = self.styled(same, features, codes[first + 1], noise[first + 1], into, level, is_last=is_last)
+            image = self.to_rgb(to_rgb, features, style, image, level)
         return image
 
     def styled(
@@ -217,8 +220,10 @@ class NetworkWriter:
         into: Layout,
         level: Level,
         modulation: tuple[Features, Features] | None = None,
+        *,
+        is_last: bool = False,
     ) -> Features:
-        """`StyledConvolution.forward` and the feature transform."""
+        """`StyledConvolution.forward` and the feature transform; after the last one only colours are left to do."""
         assert isinstance(layer, StyledConvolution)
         weight, out = layer.modulated_conv.weight[0], level.decoder  # [O I K K]
         style = self.style(layer.modulated_conv, code, into)
@@ -230,7 +235,8 @@ class NetworkWriter:
         if layer.upsampling is not None:
             assert isinstance(x, Features)
             return self.convolve_doubled(x, weight, into, out, after, style)
-        return self.builder.convolve(x, arrange_kernel(weight, out, into), after, style=style, rounds=self.rounds)
+        kernel, for_colours = arrange_kernel(weight, out, into), is_last and not out.has_blocks
+        return self.builder.convolve(x, kernel, after, style=style, rounds=self.rounds, for_colours=for_colours)
 
     def style(self, convolution: ModulatedConvolution, code: Features, into: Layout) -> Features:
         """Factors of what a modulated convolution reads."""
@@ -247,10 +253,9 @@ class NetworkWriter:
         pixels = noise.reshape(side, 2, side, 2).transpose(1, 2).reshape(-1, BLOCK)  # [S S] -> [S/2 S/2 2 2] -> [B 4]
         return _array(pixels[:, torch.tensor(level.decoder.places[:each])]), each
 
-    def to_rgb(self, layer: ToRgb, x: Features, code: Features, image: Features | None, level: Level) -> Features:
-        """`ToRgb.forward`."""
-        layout, convolution = level.decoder, layer.modulated_conv
-        style, weight, bias = self.style(convolution, code, layout), convolution.weight[0].flatten(1), layer.bias
+    def to_rgb(self, layer: ToRgb, x: Features, style: Features, image: Features | None, level: Level) -> Features:
+        """`ToRgb.forward`, the style being that of its convolution."""
+        layout, weight, bias = level.decoder, layer.modulated_conv.weight[0].flatten(1), layer.bias
         operands: dict[str, Any] = {"x": x, "style": style, "residual": image, "channels_in": x.channels}
         if not layout.has_blocks:
             y = self.builder.features(x.size, RGB)

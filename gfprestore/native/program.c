@@ -29,8 +29,11 @@ typedef struct {
     _Atomic int32_t next, done;
 } Progress;
 
+/* Whether rows are passed from step to step. */
+static inline int is_chain(const Step *s) { return s->flags & FEEDS_NEXT && s->kind != STEP_WINOGRAD; }
+
 static int count_blocks(const Step *s, Index memory, int threads, Split *split) {
-    if (s->flags & FEEDS_NEXT) return (s[count_chain(s) - 1].height + BAND - 1) / BAND;
+    if (is_chain(s)) return (s[count_chain(s) - 1].height + BAND - 1) / BAND;
     switch (s->kind) {
     case STEP_WINOGRAD:
         *split = split_tiles(s, memory, threads, is_half(s));
@@ -63,7 +66,7 @@ static int count_blocks(const Step *s, Index memory, int threads, Split *split) 
 
 static void run_block(const Step *s, int block, Split split, float *memory) {
     int half = is_half(s);
-    if (s->flags & FEEDS_NEXT) {
+    if (is_chain(s)) {
         run_chain(s, block, memory);
         return;
     }

@@ -118,6 +118,7 @@ class ProgramBuilder:
         rounds: bool = False,
         exact: bool = False,
         adds_first: bool = False,
+        for_colours: bool = False,
     ) -> Features:
         """A 3x3 convolution with zeros beyond the border.
 
@@ -135,6 +136,7 @@ class ProgramBuilder:
             exact: Multiply in float even where the program does not.
             adds_first: Add the residual, which has the result's size, before the activation; only for what is convolved
                 in tiles.
+            for_colours: Only the next step reads the result, for colours: in float it is kept nowhere.
         """
         factor = 2 if wider else 1
         height, width = x.size if isinstance(x, Features) else x.shape[:2]
@@ -157,7 +159,12 @@ class ProgramBuilder:
         # The kernels have no such case: it would be computed otherwise, not refused.
         assert not rounded or not (halves or after.residual)
         assert not x.rounded or not (clamps or wider is Flag.REPEATS_INPUT)
-        y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs, rounded=rounded)
+        if for_colours and not half and packed.nbytes <= self.near_weights:
+            assert not after.residual and not halves
+            flags |= Flag.FEEDS_NEXT
+            y = self.passing(size, outputs)
+        else:
+            y = into or self.features((size[0] // 2, size[1] // 2) if halves else size, outputs, rounded=rounded)
         flags |= Flag.ROUNDED_WEIGHT * half | Flag.ROUNDED_INPUT * x.rounded | Flag.ROUNDED_OUTPUT * y.rounded
         flags |= Flag.ROUNDED_TRANSFORM * (isinstance(after.scale, Features) and after.scale.rounded)
         shape = {"height": size[0], "width": size[1], "channels_in": inputs, "channels_out": outputs}
@@ -296,6 +303,8 @@ class ProgramBuilder:
         """Keep what a chain's first step reads until its last, since they all run together."""
         for number, step in enumerate(self.steps):
             if step.get("flags", 0) & Flag.FEEDS_NEXT:
+                follower = self.steps[number + 1]["kind"]
+                assert follower == Kind.TO_RGB if step["kind"] == Kind.WINOGRAD else follower == Kind.SEPARABLE
                 for buffer in self.buffers:
                     if buffer.last == number:
                         buffer.last = number + 1

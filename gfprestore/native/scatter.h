@@ -4,6 +4,7 @@
 #define GFPRESTORE_SCATTER_H
 
 #include "gather.h"
+#include "steps.h"
 
 #define LARGE (1L << 20) /* floats of features that are no longer near when the next step reads them */
 
@@ -173,6 +174,29 @@ INLINE void scatter_tiles_as(const Step *s, int first, int tiles, int from, int 
     }
 }
 
+/* The colours of tiles, by the step after this one: their features are kept nowhere. */
+INLINE void colour_tiles_as(const Step *s, int first, int tiles, const float *m, Index plane, int tile) {
+    const Step *rgb = s + 1;
+    int across = count_tiles(s->width, tile);
+    for (int t = 0; t < tiles; t++) {
+        int top = (first + t) / across * tile, left = (first + t) % across * tile;
+        int rows = least(tile, s->height - top), columns = least(tile, s->width - left);
+        Vector sum[LARGEST_TILE][LARGEST_TILE][3] = {0};
+        for (int c = 0; c < s->channels_out; c += LANES) {
+            Vector weight[3], style = load(rgb->style + c);
+            for (int k = 0; k < 3; k++) weight[k] = style * load((const float *)rgb->weight + (Index)k * s->channels_out + c);
+            Outputs y;
+            read_products(m, (Index)t * s->channels_out + c, plane, tile, y);
+            activate_tile(s, (Index)top * s->width + left, c, rows, columns, y);
+            for (int i = 0; i < tile; i++)
+                for (int j = 0; j < tile; j++)
+                    for (int k = 0; k < 3; k++) sum[i][j][k] += weight[k] * y[i][j];
+        }
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < columns; j++) store_colours(rgb, top + i, left + j, sum[i][j]);
+    }
+}
+
 static void scatter_tiles(const Step *s, int first, int tiles, int from, int to, const float *m, Index plane) {
 #if defined(__AVX512BF16__)
     if (s->flags & ROUNDED_OUTPUT) {
@@ -180,7 +204,9 @@ static void scatter_tiles(const Step *s, int first, int tiles, int from, int to,
         return;
     }
 #endif
-    switch (s->flags & (HALVES_OUTPUT | DOUBLES_RESIDUAL | ADDS_FIRST | LARGE_TILES)) {
+    switch (s->flags & (HALVES_OUTPUT | DOUBLES_RESIDUAL | ADDS_FIRST | FEEDS_NEXT | LARGE_TILES)) {
+    case FEEDS_NEXT: colour_tiles_as(s, first, tiles, m, plane, 4); break;
+    case FEEDS_NEXT | LARGE_TILES: colour_tiles_as(s, first, tiles, m, plane, 6); break;
     case ADDS_FIRST: scatter_tiles_as(s, first, tiles, from, to, m, plane, ADDS_FIRST, 4); break;
     case ADDS_FIRST | LARGE_TILES: scatter_tiles_as(s, first, tiles, from, to, m, plane, ADDS_FIRST, 6); break;
     case HALVES_OUTPUT: scatter_tiles_as(s, first, tiles, from, to, m, plane, HALVES_OUTPUT, 4); break;

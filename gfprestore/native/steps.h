@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "quads.h"
 #include "vectors.h"
 
 /* Row by row: the nine neighbours of every pixel side by side, times the style. */
@@ -149,12 +150,6 @@ static void run_classes(const Step *s, int row, float *memory) {
     for (int column = 0; column < count; column++) ((uint8_t *)s->y)[(Index)row * count + column] = (uint8_t)best[column];
 }
 
-static float sum_lanes(Vector value) {
-    float sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum += value[lane];
-    return sum;
-}
-
 /* One output of a matrix times a vector, or the demodulation of one output channel. */
 INLINE void linear_as(const Step *s, int row, int rounded) {
     const float *x = s->x;
@@ -193,28 +188,34 @@ static void run_from_pixels(const Step *s, int row) {
 
 #define RGB 4 /* floats of a pixel of the image: three colours and one of no meaning */
 
-static float doubled_at(const Step *s, int row, int column, int channel) {
+/* A pixel of the bilinear double of the residual, an image of half the size. */
+static inline Quad doubled_at(const Step *s, int row, int column) {
     int height = s->height / 2, width = s->width / 2;
     int near = row / 2, far = clamp(row % 2 ? near + 1 : near - 1, height - 1);
     int here = column / 2, there = clamp(column % 2 ? here + 1 : here - 1, width - 1);
-    const float *r = s->residual + channel;
-    float first = 0.75f * r[((Index)near * width + here) * RGB] + 0.25f * r[((Index)near * width + there) * RGB];
-    float second = 0.75f * r[((Index)far * width + here) * RGB] + 0.25f * r[((Index)far * width + there) * RGB];
+    const float *above = s->residual + (Index)near * width * RGB, *below = s->residual + (Index)far * width * RGB;
+    Quad first = 0.75f * load_quad(above + here * RGB) + 0.25f * load_quad(above + there * RGB);
+    Quad second = 0.75f * load_quad(below + here * RGB) + 0.25f * load_quad(below + there * RGB);
     return 0.75f * first + 0.25f * second;
+}
+
+/* The colours of a pixel, from sums over lanes of its channels. */
+static inline void store_colours(const Step *s, int row, int column, const Vector sum[3]) {
+    Quad image = s->residual ? doubled_at(s, row, column) : (Quad){0};
+    float *y = (float *)s->y + ((Index)row * s->width + column) * RGB;
+    for (int k = 0; k < 3; k++) y[k] = sum_lanes(sum[k]) + s->bias[k] + image[k];
 }
 
 INLINE void to_rgb_as(const Step *s, int row, int rounded) {
     const float *w = s->weight; /* [3][channels_in] */
     for (int column = 0; column < s->width; column++) {
         Index x = ((Index)row * s->width + column) * s->stride_in;
-        float *y = (float *)s->y + ((Index)row * s->width + column) * RGB;
         Vector sum[3] = {0};
         for (int c = 0; c < s->channels_in; c += LANES) {
             Vector value = load_as(s->x, x + c, rounded) * load(s->style + c);
             for (int k = 0; k < 3; k++) sum[k] += value * load(w + (Index)k * s->channels_in + c);
         }
-        for (int k = 0; k < 3; k++)
-            y[k] = sum_lanes(sum[k]) + s->bias[k] + (s->residual ? doubled_at(s, row, column, k) : 0);
+        store_colours(s, row, column, sum);
     }
 }
 

@@ -74,6 +74,16 @@ static inline void finish_stores(void) {
 #endif
 }
 
+static inline float sum_lanes(Vector value) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)value);
+#else
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += value[lane];
+    return sum;
+#endif
+}
+
 static inline int clamp(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int most_of(int a, int b) { return a > b ? a : b; }

@@ -149,6 +149,9 @@ def wanted_image(network: Gfpgan, pixels: NDArray[np.uint8]) -> Tensor:
 NARROW = GfpganShape((32, 32, 16, 16, 8), (16, 16, 8, 8, 4), latent_size=64, mlp_layers=0)
 """Its largest size fills vectors only in blocks, or where these are short not even then."""
 
+UNEVEN = replace(NARROW, decoder_widths=(32, 32, 16, 16, 12), unet_widths=(16, 16, 8, 8, 4))
+"""Its largest size fills vectors of four only in blocks."""
+
 ODD = GfpganShape((40, 24, 20, 12, 10), (20, 12, 10, 6, 5), latent_size=64, mlp_layers=0)
 """Fills no vector anywhere."""
 
@@ -163,10 +166,11 @@ SHAPES = [
     replace(NARROW, sft=Sft.NONE),
     replace(NARROW, decoder_widths=(32, 32, 16, 16, 16, 8), unet_widths=(16, 16, 16, 8, 16, 4)),
     replace(NARROW, decoder_widths=(16, 16, 16, 16, 16), unet_widths=(8, 8, 8, 8, 8)),
+    UNEVEN,
     ODD,
 ]
 NAMES = ["half", "full", "no transform", "one code", "128 pixels"]
-NAMES += [f"narrow {name}" for name in ("half", "full", "no transform", "128 pixels", "even")] + ["odd"]
+NAMES += [f"narrow {name}" for name in ("half", "full", "no transform", "128 pixels", "even")] + ["uneven", "odd"]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
@@ -289,8 +293,15 @@ def test_what_fits_and_what_does_not_is_left_to_others() -> None:
 
 
 def test_blocks_are_used_where_vectors_are_longer_than_channels_are_many() -> None:
-    for lanes, has_blocks in ((16, True), (8, True), (4, False)):
-        levels = find_levels(NARROW, lanes)
+    for shape, lanes, has_blocks in (
+        (NARROW, 16, True),
+        (NARROW, 8, True),
+        (NARROW, 4, False),
+        (UNEVEN, 16, False),
+        (UNEVEN, 8, True),
+        (UNEVEN, 4, True),
+    ):
+        levels = find_levels(shape, lanes)
         assert [level.unet.has_blocks for level in levels] == [False] * 4 + [has_blocks]
         for level in levels:
             assert all(
