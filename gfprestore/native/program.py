@@ -152,11 +152,11 @@ class ProgramBuilder:
             (wider or Flag(0)) | Flag.HALVES_OUTPUT * halves | Flag.CLAMPS_INPUT * clamps | Flag.LARGE_TILES * is_large
         )
         if after.residual is not None and after.residual.height < size[0]:
-            assert not adds_first
             flags |= Flag.DOUBLES_RESIDUAL
+        # The kernels have no such case: it would be computed otherwise, not refused.
+        assert not (adds_first and flags & (Flag.DOUBLES_RESIDUAL | Flag.HALVES_OUTPUT))
         flags |= Flag.ADDS_FIRST * adds_first
         rounded = rounds and half and min(size) >= self.smallest_rounded and outputs % self.library.panel == 0
-        # The kernels have no such case: it would be computed otherwise, not refused.
         assert not rounded or not (halves or after.residual)
         assert not x.rounded or not (clamps or wider is Flag.REPEATS_INPUT)
         if for_colours and not half and packed.nbytes <= self.near_weights:
