@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kernel_programs import needs_kernels
+from kernel_programs import needs_kernels, settle
 from numpy.typing import NDArray
 
 from gfprestore.detect import MEAN, DetectionNetwork, build_detector, build_network, load_network
@@ -41,16 +41,9 @@ def state(request: pytest.FixtureRequest) -> State:
 
 @cache
 def random_state(kind: str) -> State:
-    """Random weights whose normalisations keep the signal alive and shift it, so that borders and slopes count."""
     torch.manual_seed(3)
-    network = build_network(kind).train()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.3)
-        for _ in range(3):
-            network(torch.randn(2, 3, 64, 64) * 60)
+    network = build_network(kind)
+    settle(network, 60)
     return network.state_dict()
 
 
