@@ -21,6 +21,7 @@ from gfprestore.blending.masks import oval_mask
 from gfprestore.blending.sharpness import (
     FRAME_SAMPLING,
     LEAST_GRADIENT,
+    LEAST_OCTAVES,
     NEARLY_SHARP,
     SHARP_ENOUGH,
     find_edges,
@@ -158,7 +159,7 @@ def _examine(photo: FloatImage, sampling: float, settings: BlendSettings) -> _Ex
     lightness = np.ascontiguousarray(photo[..., 0])
     grain = measure_grain(bands, lightness, sampling)
     sharpness = half = 0.0
-    if settings.keep_detail and sampling >= FRAME_SAMPLING:
+    if settings.keep_detail and sampling >= FRAME_SAMPLING and len(grain) >= LEAST_OCTAVES:
         edges = find_edges(lightness)
         softest, half = measure_halves(bands, grain, edges, sampling)
         # Both measures: scratches pass for detail in the bands, an enlarged photo for crisp in its edges.

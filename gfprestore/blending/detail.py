@@ -98,13 +98,14 @@ def count_empty_octaves(photo: Sequence[FloatImage], restored: Sequence[FloatIma
     Returns:
         How many from the first on.
     """
-    for octave in range(_KEPT_OCTAVES):
+    most = min(_KEPT_OCTAVES, len(grain))
+    for octave in range(most):
         weight = oval_mask(photo[octave].shape[0])
         own, drawn = (float((np.square(bands[octave][..., 0]) * weight).sum()) for bands in (photo, restored))
         own -= float(grain[octave, 0] ** 2 * weight.sum())
         if own >= _EMPTY**2 * drawn:
             return octave
-    return _KEPT_OCTAVES
+    return most
 
 
 def sharper_parts(

@@ -19,6 +19,9 @@ from gfprestore.blending.masks import oval_mask
 FRAME_SAMPLING = 0.9
 """Photo pixels per crop pixel from which a face fills the generator's frame. Smaller faces cannot be sharp in it."""
 
+LEAST_OCTAVES = 3
+"""Octaves of the smallest crop whose sharpness is told, one of 128 pixels: it compares the first with the third."""
+
 SHARP_ENOUGH = 0.36
 """Least sharpness of a face that is left alone. 16 faces in focus measure 0.38 to 0.65 and large phone photos 0.37 to
 0.49; the same faces blurred by one crop pixel 0.23 to 0.34, under three scratches and dust 0.27 to 0.43."""

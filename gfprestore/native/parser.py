@@ -163,6 +163,7 @@ class ParsingProgram:
             size: Side of the faces, a multiple of `STRIDE`.
             pool: Packs kernels.
         """
+        assert size % STRIDE == 0
         self._network, self._size, self._write = network, size, Writer(builder)
         self._input = builder.buffer(size * size * CHANNELS + 4 * builder.library.panel)
         with torch.inference_mode():

@@ -69,7 +69,7 @@ enum Flag {
     DOUBLES_RESIDUAL = 4,  /* STEP_WINOGRAD: the residual has half the size, add its bilinear double */
     REPEATS_INPUT = 8,     /* STEP_WINOGRAD: convolve x with every row and column twice */
     REPEATS_RESIDUAL = 16, /* STEP_MATMUL: the residual has half the size, add each of its pixels four times */
-    ADDS_FIRST = 32,       /* add the residual before the activation; not with DOUBLES_RESIDUAL */
+    ADDS_FIRST = 32,       /* add the residual before the activation; not with DOUBLES_RESIDUAL or HALVES_OUTPUT */
     FEEDS_NEXT = 64,       /* STEP_FILTER_PIXELS, STEP_SEPARABLE: y is passed to the next, a separable step, in a chain;
                               STEP_WINOGRAD: to the next, STEP_TO_RGB, which is done with it */
     CLAMPS_INPUT = 128,    /* STEP_WINOGRAD: beyond its border x goes on as it ends, instead of zeros */

@@ -144,6 +144,14 @@ def test_colours_that_are_there_are_no_less_the_photos_own(monkeypatch):
     np.testing.assert_array_equal(ours, _blend(photo, restored, tone=Tone.COLOUR).pixels)
 
 
+@pytest.mark.parametrize("sampling", [0.8, 1.0])
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_blurred_crops_of_small_models_are_blended(size, sampling):
+    sharp = leaves(0, size, 200)
+    blended = _blend(_gray(_blur(sharp, 6)), _gray(sharp), sampling=sampling)
+    assert blended.pixels.shape == (size, size, 3)
+
+
 def test_a_gray_photo_stays_gray_to_the_bit():
     photo, restored = _gray(_blur(leaves(), 2)), _colourful()[1]
     blended = _blend(photo, restored, BlendSettings()).pixels
