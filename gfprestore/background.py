@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import UsageError, WeightsError
 from gfprestore.photo import Pixels
 from gfprestore.resize import Enlargement, resize_photo
-from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network, steady_precision
-from gfprestore.upscaling.package import PackageUpscaler
 from gfprestore.weights import read_state_dict
 
 CHOICES = ("auto", "real-esrgan", "lanczos", "none", "realesrgan-package")
@@ -128,7 +126,10 @@ def build_upscaler(
             notify("Background: Lanczos, quick on a processor; --background real-esrgan is sharper and far slower.")
         return LANCZOS
 
-    def build(title: str, state: Mapping[str, Tensor]) -> Upscaler:
+    def build(title: str, state: Mapping[str, NDArray[Any]]) -> Upscaler:
+        # Here and below, since networks for this come by way of torch, which resampling does without.
+        from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network, steady_precision
+
         network = load_upscaling_network(title, state)
         return NetworkUpscaler(
             network,
@@ -150,6 +151,8 @@ def build_upscaler(
     if choice == "real-esrgan":
         return build(_TITLES[name], read_weights(name))
     if choice == "realesrgan-package":
+        from gfprestore.upscaling.package import PackageUpscaler
+
         name = _X2 if scale <= 2 else _X4
         return PackageUpscaler(read_weights(name), 2 if scale <= 2 else 4, device=device, tile_pixels=tile_pixels)
     path = Path(choice)

@@ -9,15 +9,13 @@ colour, so that skin is the same in the face and around it; without DDColor it i
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
-from torch import Tensor, nn
 
 from gfprestore.blending.masks import MaskKind
 from gfprestore.blending.tone import JUDGED_SIDE, Tone, judge_chroma
@@ -29,6 +27,9 @@ from gfprestore.errors import WeightsError
 from gfprestore.geometry import compose, magnification, scaling
 from gfprestore.photo import ColouredFace, Pixels
 from gfprestore.resize import resize_photo
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Side of the square that DDColor sees, as in its authors' own inference.
 _NETWORK_SIDE = 512
@@ -112,44 +113,6 @@ class SoftTint:
         return judge_chroma(small) is not Tone.COLOUR
 
 
-class ColourNetwork(nn.Module):
-    """DDColor on whole arrays: gray as RGB, [N, S, S, 3] float32 in [0, 1] -> a and b, [N, S, S, 2]."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Run the network."""
-        chroma: Tensor = self.network(pixels.permute(0, 3, 1, 2))  # [N 3 S S] -> [N 2 S S]
-        return chroma.permute(0, 2, 3, 1).contiguous()  # [N S S 2]
-
-
-def load_colour_network(state: Mapping[str, Any]) -> ColourNetwork:
-    """Build DDColor from a state dict, in fp32 on the CPU.
-
-    Raises:
-        ImportError: spandrel_extra_arches is not installed.
-        WeightsError: The weights are not DDColor's.
-    """
-    import spandrel
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remark on the way DDColor's activations are written
-        from spandrel_extra_arches import EXTRA_REGISTRY
-
-    tensors = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    try:
-        descriptor = spandrel.ModelLoader("cpu", EXTRA_REGISTRY).load_from_state_dict(tensors)
-    except spandrel.UnsupportedModelError as error:
-        raise WeightsError(
-            "These are not the weights of DDColor: fetch ddcolor-tiny with gfprestore-weights."
-        ) from error
-    if descriptor.architecture.id != "DDColor" or descriptor.model.num_output_channels != 2:
-        raise WeightsError("These weights do not colour: fetch ddcolor-tiny with gfprestore-weights.")
-    return ColourNetwork(descriptor.eval().model)
-
-
 class NetworkChroma:
     """Estimates colours with DDColor."""
 
@@ -212,6 +175,13 @@ def _blend_face(chroma: Floats, face: ColouredFace, own: Floats) -> Floats:
     return chroma + weight * (placed[..., :2] - chroma)
 
 
+def _load_network(state: Mapping[str, Any]) -> nn.Module:
+    # Here, since it needs torch, which runs without these weights do without.
+    from gfprestore.colorizing.network import load_colour_network
+
+    return load_colour_network(state)
+
+
 def build_chroma_source(
     *,
     read_weights: Callable[[str], Mapping[str, Any]],
@@ -233,7 +203,7 @@ def build_chroma_source(
     reasons = []
     for name in names:
         try:
-            network = load_colour_network(read_weights(name))
+            network = _load_network(read_weights(name))
         except WeightsError as error:
             reasons.append(str(error))
         except ImportError:

@@ -11,34 +11,27 @@ believed only for faces that it shows at a fitting size.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from gfprestore.detection.face_choice import Candidates, choose_faces, merge_candidates
 from gfprestore.detection.photo_views import COARSE_VIEW, VIEWS, Look, View, make_looks, turn_face_back, turn_photo
-from gfprestore.detection.priors import decode_faces
+from gfprestore.detection.priors import MEAN, decode_faces
 from gfprestore.engine import Engine, build_engine
-from gfprestore.errors import WeightsError
 from gfprestore.geometry import map_points
 from gfprestore.native.detector import build_native_detector
 from gfprestore.photo import DetectedFace, FoundFaces, Pixels
 
 if TYPE_CHECKING:
-    from facexlib.detection.retinaface import RetinaFace
+    from torch import nn
 
-__all__ = ["DetectionNetwork", "FaceDetector", "build_detector", "build_network", "choose_faces", "load_network"]
-
-MEAN = (123.0, 117.0, 104.0)
-"""Subtracted from RGB in 0..255; facexlib's `mean_tensor`, there in BGR order."""
+__all__ = ["FaceDetector", "build_detector", "choose_faces"]
 
 SURE_SCORE = 0.8
 """A photo without a face of at least this score is looked at turned, and turned faces need it too: three more looks
@@ -144,88 +137,18 @@ def _read_output(output: NDArray[np.float32], look: Look, threshold: float, min_
     return Candidates(scores, boxes, landmarks, sides).take(kept)
 
 
-class DetectionNetwork(nn.Module):
-    """RetinaFace from pixels to one row per prior box."""
-
-    mean: Tensor
-
-    def __init__(self, retinaface: nn.Module) -> None:
-        """Take over facexlib's network."""
-        super().__init__()
-        self.retinaface = retinaface
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-
-    def forward(self, photos: Tensor) -> Tensor:
-        """Run the network.
-
-        Args:
-            photos: RGB uint8 (N, H, W, 3).
-
-        Returns:
-            (N, P, 15): score 0..1, four box offsets, ten landmark offsets, as facexlib encodes them.
-        """
-        pixels = photos.permute(0, 3, 1, 2).float() - self.mean  # [N H W C] -> [N C H W]
-        boxes, scores, landmarks = self.retinaface(pixels.flip(1))
-        return torch.cat([scores[..., 1:], boxes, landmarks], dim=2)
-
-
-def build_network(kind: str) -> RetinaFace:
-    """Build facexlib's RetinaFace with random weights, on the CPU, in evaluation mode.
-
-    Args:
-        kind: `mobile0.25` or `resnet50`.
-    """
-    # Here, since it imports torchvision, which takes longer than torch; a run with a compiled detector needs neither.
-    from facexlib.detection.retinaface import RetinaFace
-
-    with warnings.catch_warnings():
-        # facexlib still builds torchvision's ResNet in the way that torchvision 0.13 renamed.
-        warnings.filterwarnings("ignore", message="The parameter 'pretrained' is deprecated", category=UserWarning)
-        warnings.filterwarnings("ignore", message="Arguments other than a weight enum", category=UserWarning)
-        return RetinaFace(network_name=kind, device="cpu")
-
-
-def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what training on several devices put before the released names."""
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def load_network(state: Mapping[str, Tensor]) -> RetinaFace:
-    """Build the RetinaFace that a state dict belongs to and load it.
-
-    Args:
-        state: Name -> tensor of any float type; names as facexlib's, with or without `module.`.
-
-    Raises:
-        WeightsError: These are not the weights of a RetinaFace.
-    """
-    state = _plain_names(state)
-    network = build_network("resnet50" if "body.conv1.weight" in state else "mobile0.25")
-    expected = network.state_dict()
-    wrong = [name for name in state.keys() ^ expected.keys() if not name.endswith("num_batches_tracked")]
-    wrong += [name for name in state.keys() & expected.keys() if state[name].shape != expected[name].shape]
-    if wrong:
-        raise WeightsError(
-            f"These are not the weights of a RetinaFace face detector ({len(wrong)} tensors differ, such as "
-            f"{min(wrong)}): name another with --detector."
-        )
-    # Only counts of training steps may be missing or in excess; evaluation does not read them.
-    network.load_state_dict({name: state.get(name, value) for name, value in expected.items()})
-    return network
-
-
-def _key_of(state: Mapping[str, Tensor]) -> str:
-    """Names the network of a state dict: by its weights, and by what builds it, this file and facexlib."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+def _key_of(state: Mapping[str, NDArray[Any]]) -> str:
+    """Names the network of a state dict: by its weights, and by what builds it, `detection.network` and facexlib."""
+    digest = hashlib.sha256((Path(__file__).parent / "detection" / "network.py").read_bytes())
     digest.update(version("facexlib").encode())
-    for name, tensor in state.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, array in state.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
 def build_detector(
-    state: Mapping[str, Tensor],
+    state: Mapping[str, NDArray[Any]],
     *,
     device: str,
     precision: str = "fp32",
@@ -248,10 +171,18 @@ def build_detector(
     Raises:
         WeightsError: These are not the weights of a RetinaFace.
     """
-    state = _plain_names(state)
+    # Training on several devices put that before the released names.
+    state = {name.removeprefix("module."): array for name, array in state.items()}
     engine: Engine | None = build_native_detector(state, MEAN, precision) if device == "cpu" else None
+
+    def build() -> nn.Module:
+        # Here, since it needs torch, and facexlib brings torchvision along, which takes longer still.
+        from gfprestore.detection.network import DetectionNetwork, load_network
+
+        return DetectionNetwork(load_network(state)).eval()
+
     engine = engine or build_engine(
-        lambda: DetectionNetwork(load_network(state)).eval(),
+        build,
         (None, None, None, 3),
         input_dtype="uint8",
         device=device,

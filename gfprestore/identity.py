@@ -67,7 +67,7 @@ class FaceRecogniser:
         """
         # Here, since platforms without this package restore faces all the same.
         try:
-            from gfprestore.openvino_engine import shared_core
+            from gfprestore.openvino_core import shared_core
         except ImportError as error:
             raise WeightsError("Checking identity needs the openvino package; leave out --identity-limit.") from error
         core = shared_core()

@@ -6,13 +6,22 @@ systems, https://docs.kernel.org/admin-guide/cgroup-v1/.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 USUAL_MEMORY = 8 << 30
 """Bytes of memory where a machine does not tell."""
+
+PROCESSORS = Path("/sys/devices/system/cpu")
+"""Linux's folder of what processors are."""
+
+GPU_DEVICES = (Path("/dev/kfd"), Path("/dev/dxg"))
+"""What Linux shows where it computes on AMD's GPUs, and within Windows on any."""
 
 GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 """File with the groups that this process is in."""
@@ -24,6 +33,34 @@ GROUPS = Path("/sys/fs/cgroup")
 def usable_cores() -> int:
     """Processors that this process may use, which containers and `taskset` make fewer than the machine has."""
     return max(1, math.ceil(min(_allowed_cores(), _cores_of_group())))
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, each counted once however many hardware threads it has, where that is told."""
+    if sys.platform == "win32":
+        records = _core_records_of_windows()
+        return count_records(records) or _allowed_cores()
+    if not hasattr(os, "sched_getaffinity"):
+        return _allowed_cores()
+    places = (PROCESSORS / f"cpu{number}" / "topology" / "thread_siblings_list" for number in os.sched_getaffinity(0))
+    siblings = [_text(place) for place in places]
+    return len(set(siblings)) if all(siblings) else _allowed_cores()
+
+
+def may_have_gpu() -> bool:
+    """Whether asking torch for a GPU can help: False only where there is no driver that its builds use."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32")
+        return (system / "nvcuda.dll").exists() or any(system.glob("amdhip64*.dll"))
+    if any(device.exists() for device in GPU_DEVICES):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def cores_are_shared_out() -> bool:
@@ -53,6 +90,25 @@ def _allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+if sys.platform == "win32":
+
+    def _core_records_of_windows() -> bytes:
+        """What GetLogicalProcessorInformationEx lists, a record for every core; nothing where it does not answer."""
+        ask = ctypes.windll.kernel32.GetLogicalProcessorInformationEx
+        size = ctypes.c_ulong(0)
+        ask(0, None, ctypes.byref(size))
+        records = ctypes.create_string_buffer(size.value)
+        return records.raw if ask(0, records, ctypes.byref(size)) else b""
+
+
+def count_records(records: bytes) -> int:
+    """Records that lie one after another, each with its length in bytes 4 to 7."""
+    count, start = 0, 0
+    while start + 8 <= len(records) and (length := int.from_bytes(records[start + 4 : start + 8], "little")):
+        count, start = count + 1, start + length
+    return count
 
 
 def _memory_of_group() -> float:

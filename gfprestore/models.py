@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from gfprestore.background import Upscaler, build_upscaler
 from gfprestore.colorize import COLOUR_CAUTION, ChromaSource, OwnChroma, build_chroma_source
@@ -28,8 +30,6 @@ from gfprestore.weights import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gfprestore.parsing import FaceParser
 
 Say = Callable[[str], None]
@@ -179,7 +179,7 @@ class _Place:
         facts["recogniser"] = _facts(path.name, path)
         return FaceRecogniser(path)
 
-    def read_weights(self, name: str) -> Mapping[str, Tensor]:
+    def read_weights(self, name: str) -> Mapping[str, NDArray[Any]]:
         options = self.options
         path = ensure_weights(name, folder=options.weights, offline=options.offline, progress=self.progress)
         self.digests[name] = weights_digest(path)

@@ -23,8 +23,10 @@ from torch import nn
 
 from gfprestore.compiled_cache import open_cache, seal_new
 from gfprestore.machine import cores_are_shared_out, usable_cores
+from gfprestore.openvino_core import shared_core
 from gfprestore.openvino_graph import UnknownOperationError, record
 from gfprestore.outofmemory import out_of_memory
+from gfprestore.torch_engine import fit_torch_threads
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +37,6 @@ ALLOCATION_FAILED = "Failed to allocate"
 """OpenVINO tells a failed allocation from other runtime errors only by its words."""
 
 _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
-
-
-@cache
-def shared_core() -> openvino.Core:
-    """The one OpenVINO of this process, never given up.
-
-    It gives the thread that makes it a stack for signal handlers, and unmaps that stack when it goes. A last reference
-    that is dropped in another thread would leave the first one with a stack that is not there, where the next signal,
-    such as Ctrl-C, would end the process.
-    """
-    return openvino.Core()
 
 
 class OpenvinoEngine:
@@ -66,6 +57,7 @@ class OpenvinoEngine:
         self._lock = threading.Lock()
 
         def make_graph() -> openvino.Model:
+            fit_torch_threads()
             module = network if isinstance(network, nn.Module) else network()
             return _to_graph(module.eval(), (1, *input_shape[1:]), getattr(torch, input_dtype))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from gfprestore.errors import DeviceError
 
 WORDS = (
@@ -24,6 +22,8 @@ class OutOfMemoryError(DeviceError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch says that memory is full, and less of it may do."""
+    import torch  # here and below, since most runs on the processor do without it
+
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
     )
@@ -31,6 +31,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def empty_cache(device: str) -> None:
     """Give back what torch holds of a GPU's memory without using it; call it outside the handler of the error."""
+    import torch
+
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
     elif device == "mps":

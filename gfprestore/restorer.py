@@ -8,29 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from gfprestore.engine import Engine, build_engine
 from gfprestore.native.engine import build_native_engine
-from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan
-
-HALF_RANGE = 127.5
-"""Pixels 0 to 255 are -1 to 1 for the network: `pixel / 127.5 - 1`."""
-
-
-class PixelGfpgan(nn.Module):
-    """GFP-GAN on pixels: uint8 RGB [N S S 3] -> uint8 RGB [N S S 3], rounded to the nearest."""
-
-    def __init__(self, network: Gfpgan) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Scale to [-1, 1], restore, scale back."""
-        image = pixels.permute(0, 3, 1, 2).float() / HALF_RANGE - 1  # [N 3 S S]
-        restored: Tensor = self.network(image).float()
-        return ((restored + 1) * HALF_RANGE).round().clamp(0, 255).byte().permute(0, 2, 3, 1)  # [N S S 3]
+from gfprestore.nn.weights import read_gfpgan_weights
 
 
 class FaceRestorer:
@@ -81,7 +62,7 @@ def build_restorer(
     """Build the restorer that weights belong to.
 
     Args:
-        state: State dict of any GFP-GAN; see `load_gfpgan`.
+        state: State dict of any GFP-GAN, of arrays; see `read_gfpgan_weights`.
         device: A concrete device, from `resolve_device`.
         precision: `fp32` or `bf16`, from `resolve_precision`.
         cache_folder: Where compiled models are kept between runs; None keeps nothing.
@@ -89,12 +70,16 @@ def build_restorer(
     Raises:
         WeightsError: The state dict is not that of a GFP-GAN.
     """
-    network = load_gfpgan(state)
-    size = network.shape.out_size
-    engine: Engine | None = build_native_engine(network, precision) if device == "cpu" else None
+    weights = read_gfpgan_weights(state)
+    size = weights.shape.out_size
+    engine: Engine | None = build_native_engine(weights, precision) if device == "cpu" else None
     if engine is None:
+        # Here, since torch takes longer to import than the compiled kernels to restore a face.
+        from gfprestore.nn.checkpoint import build_gfpgan
+        from gfprestore.nn.pixels import PixelGfpgan
+
         engine = build_engine(
-            PixelGfpgan(network),
+            PixelGfpgan(build_gfpgan(weights)),
             (None, size, size, 3),
             input_dtype="uint8",
             device=device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gfprestore.digest import user_cache_folder, weights_digest
 from gfprestore.download import download
@@ -13,6 +13,7 @@ from gfprestore.errors import WeightsError, printable
 from gfprestore.manifest import SUFFIXES, Kind, WeightsFile, check_choice, find_entry, known_weights
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Progress = Callable[[WeightsFile, int], None]
@@ -257,22 +258,31 @@ def choose_detector(
     return "detector-compact", ensure_weights("detector-compact", folder=folder, offline=True)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
     """Reads a weights file without running anything that it holds.
 
     Args:
         path: A safetensors file, or a file that `torch.save` wrote.
 
     Returns:
-        Name -> tensor on the CPU, as stored; of several sets in one file the averaged one (`params_ema`).
+        Name -> array as stored, but for bfloat16, which comes as float32; of several sets in one file the averaged one
+        (`params_ema`). What can be is mapped into memory instead of read.
 
     Raises:
         WeightsError: The file is damaged, holds code, or asks for more memory than its own size.
     """
-    # Here, since torch takes over a second to import and finding or listing weights needs none of it.
+    # Here, since finding or listing weights needs no numpy.
     from gfprestore.statedict import load_state_dict
 
     return load_state_dict(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """`read_state_dict` for torch: tensors on the CPU instead of arrays."""
+    # Here, since torch takes over a second to import.
+    from gfprestore.nn.tensors import as_tensors
+
+    return as_tensors(read_state_dict(path))
 
 
 def _by_name(

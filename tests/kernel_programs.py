@@ -15,6 +15,9 @@ from gfprestore.native.alignment import aligned
 from gfprestore.native.library import FOLDER, SUFFIX, kinds
 from gfprestore.native.operands import Features
 from gfprestore.native.program import ProgramBuilder
+from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.nn.tensors import as_arrays
+from gfprestore.nn.weights import GfpganWeights
 
 PRESENT = [kind for kind in kinds() if (FOLDER / f"{kind}{SUFFIX}").exists()]
 """Kinds of kernels that this processor runs and the build has left."""
@@ -28,6 +31,10 @@ large ones lose three times as much as the small."""
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def weights_of(network: Gfpgan) -> GfpganWeights:
+    return GfpganWeights(network.shape, as_arrays(network.state_dict()))
 
 
 def innermost(x: Tensor) -> NDArray[np.float32]:

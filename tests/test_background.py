@@ -15,11 +15,10 @@ from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
-from gfprestore import background
 from gfprestore.background import BILINEAR, LANCZOS, build_upscaler, real_esrgan_name
-from gfprestore.engine import TorchEngine
 from gfprestore.errors import DeviceError, UsageError, WeightsError
 from gfprestore.resize import has_equal_channels, resize_photo
+from gfprestore.torch_engine import TorchEngine
 from gfprestore.upscaling import network as background_network
 from gfprestore.upscaling.layers import finish_in_fp32, values_per_pixel
 from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
@@ -362,8 +361,8 @@ def test_precision_is_kept_where_it_was_asked_for(tmp_path: Path, monkeypatch: p
     def upscaler(network: object, *, precision: str, **_: object) -> None:
         found.append(precision)
 
-    monkeypatch.setattr(background, "NetworkUpscaler", upscaler)
-    monkeypatch.setattr(background, "steady_precision", lambda *_: "steady")
+    monkeypatch.setattr(background_network, "NetworkUpscaler", upscaler)
+    monkeypatch.setattr(background_network, "steady_precision", lambda *_: "steady")
     path = tmp_path / "own.safetensors"
     save_file(small_network(2), path)
     build_upscaler(str(path), 2, read_weights=dict, device="cpu", precision="bf16", keeps_precision=keeps, notify=print)

@@ -16,20 +16,19 @@ from torch import nn
 from gfprestore import models
 from gfprestore.colorize import (
     COLOUR_CAUTION,
-    ColourNetwork,
     NetworkChroma,
     OwnChroma,
     SoftTint,
     build_chroma_source,
     colorize_photo,
-    load_colour_network,
 )
 from gfprestore.colorizing.lab import fit_chroma, lab_to_rgb, lightness, rgb_to_lab
-from gfprestore.engine import TorchEngine
+from gfprestore.colorizing.network import ColourNetwork, load_colour_network
 from gfprestore.errors import WeightsError
 from gfprestore.options import RestoreOptions
 from gfprestore.photo import ColouredFace
 from gfprestore.resize import resize_photo
+from gfprestore.torch_engine import TorchEngine
 
 
 def scene(dtype: type = np.uint8, seed: int = 0) -> np.ndarray:

@@ -11,14 +11,15 @@ import torch
 from PIL import Image, ImageOps
 
 from gfprestore.align import FACE_TEMPLATE
-from gfprestore.detect import DetectionNetwork, FaceDetector, build_detector, build_network, load_network
+from gfprestore.detect import FaceDetector, build_detector
 from gfprestore.detection.face_choice import NOT_FROM_THE_FRONT
+from gfprestore.detection.network import DetectionNetwork, build_network, load_network
 from gfprestore.detection.priors import decode_faces, prior_boxes
-from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
 from gfprestore.geometry import map_points
 from gfprestore.photo import DetectedFace
 from gfprestore.statedict import load_state_dict
+from gfprestore.torch_engine import TorchEngine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gfprestore import compiled_cache
-from gfprestore.engine import TorchEngine, build_engine, resolve_device, resolve_precision
+from gfprestore import compiled_cache, engine
+from gfprestore.engine import build_engine, resolve_device, resolve_precision
 from gfprestore.errors import DeviceError, ExitCode
 from gfprestore.openvino_graph import UnknownOperationError, record
 from gfprestore.outofmemory import WORDS, OutOfMemoryError
+from gfprestore.torch_engine import TorchEngine
 
 ENGINES = [False, True]
 
@@ -304,9 +305,20 @@ def test_missing_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cuda_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(engine, "may_have_gpu", lambda: True)
     assert (resolve_device("auto"), resolve_device("cuda"), resolve_device("cuda:1")) == ("cuda:0", "cuda:0", "cuda:1")
     with pytest.raises(DeviceError, match="only 2 CUDA devices"):
         resolve_device("cuda:2")
+
+
+def test_without_a_driver_of_any_gpu_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch was asked"))
+    monkeypatch.setattr(engine, "may_have_gpu", lambda: False)
+    assert resolve_device("auto") == "cpu"
+    monkeypatch.setattr(engine, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device("auto") == "cpu"
 
 
 def test_precision_is_chosen_by_the_processor() -> None:

@@ -28,23 +28,27 @@ STANDARD_LIBRARY_ONLY = [
     "download",
     "weights",
     "nn.widths",
+    "nn.shape",
+    "nn.entries",
 ]
 CLICK_ONLY = ["command", "cli", "weights_cli", "training.cli", "evaluation.cli"]
 PIXELS_ONLY = ["photo", "photofile", "align", "paste", "resize", "geometry", "transparency", "curves"]
+WITHOUT_TORCH = ["nn.weights", "statedict", "engine", "models", "pipeline", "parsing", "identity", "native.parser"]
+"""Torch takes longer to import than a first photo to restore, so what can do without it never waits for it."""
 SIBLINGS = ["training", "evaluation"]
 """May use each other and everything else, and nothing else uses them: whoever restores photos needs no trainer."""
 PARTS = {
     "formats": {"colour", "photo"},
     "blending": {"photo", "resize"},
-    "detection": {"align", "colour", "geometry", "photo", "resize"},
-    "colorizing": {"blending", "geometry", "photo"},
-    "upscaling": {"dropping", "engine", "errors", "machine", "native", "outofmemory", "photo", "resize"},
+    "detection": {"align", "colour", "errors", "geometry", "nn", "photo", "resize"},
+    "colorizing": {"blending", "errors", "geometry", "nn", "photo"},
+    "upscaling": {"dropping", "engine", "errors", "machine", "native", "nn", "outofmemory", "photo", "resize"},
     "reporting": {"errors", "job", "options", "report"},
 }
 """Folders that are one step of the work each, and all else in this package that their modules may import."""
 OWNERS = {
-    "facexlib": {"detect", "parsing"},
-    "spandrel": {"upscaling.network", "colorize"},
+    "facexlib": {"detection.network", "parsing_network"},
+    "spandrel": {"upscaling.network", "colorizing.network"},
 }
 """Packages that stand behind one interface, and the modules that may import them, anywhere in their code."""
 
@@ -134,10 +138,15 @@ def test_pixel_level_needs_no_torch(module: str) -> None:
     assert packages_along(f"gfprestore.{module}") <= {"numpy", "cv2", "PIL"}
 
 
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_what_runs_on_the_compiled_kernels_needs_no_torch(module: str) -> None:
+    assert packages_along(f"gfprestore.{module}") & {"torch", "torchvision", "openvino", "facexlib"} == set()
+
+
 @pytest.mark.parametrize("module", [name for name in FILES if name.startswith("gfprestore.nn.")])
 def test_networks_know_torch_and_each_other_only(module: str) -> None:
     foreign = {name.partition(".")[0] for name, _ in imported_by(module)} - STANDARD
-    assert foreign <= {"torch", "gfprestore"}
+    assert foreign <= {"torch", "numpy", "gfprestore"}
     # Errors are at the bottom of every level: a checkpoint that does not fit is told as such.
     assert all(one.startswith("gfprestore.nn") or one == "gfprestore.errors" for one in everything_along(module))
 

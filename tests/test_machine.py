@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from gfprestore import machine
+from gfprestore import engine, machine, torch_engine
 
 Setup = Callable[[str, Mapping[str, str]], None]
 
@@ -82,17 +83,52 @@ def test_a_machine_that_does_not_tell_its_memory_has_a_usual_one(
     assert machine.free_memory() == float("inf")
 
 
+def test_hardware_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "PROCESSORS", tmp_path)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 4, 5, 6}, raising=False)
+    assert machine.physical_cores() == 5  # where nothing is told
+    for number in range(8):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{number % 4},{number % 4 + 4}\n")
+    assert machine.physical_cores() == 3  # 0 with 4, 1 with 5, and 6
+
+
+def test_records_of_cores_are_counted_whatever_their_lengths() -> None:
+    def record(length: int) -> bytes:
+        return b"\0\0\0\0" + length.to_bytes(4, "little") + bytes(length - 8)
+
+    assert machine.count_records(b"".join(map(record, (48, 80, 48)))) == 3
+    assert machine.count_records(b"") == machine.count_records(b"\0\0\0") == machine.count_records(bytes(16)) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems are asked otherwise")
+def test_a_gpu_is_possible_where_there_is_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(_name: str) -> None:
+        raise OSError
+
+    asked: list[str] = []
+    monkeypatch.setattr(machine.ctypes, "CDLL", without)
+    monkeypatch.setattr(machine, "GPU_DEVICES", (tmp_path / "kfd",))
+    assert not machine.may_have_gpu()
+    (tmp_path / "kfd").touch()
+    assert machine.may_have_gpu()
+    (tmp_path / "kfd").unlink()
+    monkeypatch.setattr(machine.ctypes, "CDLL", asked.append)
+    assert machine.may_have_gpu() and asked == ["libcuda.so.1"]
+
+
 def test_libraries_start_no_more_threads_than_a_container_has_time_for(
     set_up: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gfprestore import engine
-
     asked: list[tuple[str, int]] = []
-    monkeypatch.setattr(engine.torch, "set_num_threads", lambda count: asked.append(("torch", count)))
+    monkeypatch.setattr(torch_engine.torch, "set_num_threads", lambda count: asked.append(("torch", count)))
     monkeypatch.setattr(engine.cv2, "setNumThreads", lambda count: asked.append(("cv2", count)))
     set_up("0::/\n", {})
     engine.fit_threads()
+    torch_engine.fit_torch_threads()
     assert asked == []
     set_up("0::/\n", {"cpu.max": "300000 100000"})
     engine.fit_threads()
-    assert asked == [("torch", 3), ("cv2", 3)]
+    torch_engine.fit_torch_threads()
+    assert asked == [("cv2", 3), ("torch", 3)]

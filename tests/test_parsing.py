@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from gfprestore.blending.masks import FaceLabel
 from gfprestore.errors import WeightsError
-from gfprestore.parsing import PARSENET_LABELS, PARSER_SIZE, FaceParser, build_parser, load_parsing_network
+from gfprestore.nn.tensors import as_tensors
+from gfprestore.parsing import PARSER_SIZE, FaceParser, build_parser
+from gfprestore.parsing_network import PARSENET_LABELS, load_parsing_network
 from gfprestore.weights import read_state_dict
 
 MEANS = {
@@ -122,7 +124,7 @@ def _real_weights(folder):
         pytest.skip("no parsing_bisenet.pth")
     state = read_state_dict(path)
     official = BiSeNet(num_class=19).eval()
-    official.load_state_dict(state)
+    official.load_state_dict(as_tensors(state))
     return state, official
 
 

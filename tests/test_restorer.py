@@ -9,19 +9,22 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gfprestore.engine import TorchEngine
 from gfprestore.errors import WeightsError
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape
+from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.nn.pixels import PixelGfpgan
+from gfprestore.nn.shape import GfpganShape
+from gfprestore.nn.tensors import as_arrays
 from gfprestore.nn.widths import released_widths
-from gfprestore.restorer import FaceRestorer, PixelGfpgan, build_restorer
+from gfprestore.restorer import FaceRestorer, build_restorer
+from gfprestore.torch_engine import TorchEngine
 
 SHAPE = GfpganShape(released_widths(64, 1, 1 / 32), released_widths(64, 1, 1 / 64), latent_size=16, mlp_layers=1)
 
 
-def small_state() -> dict[str, torch.Tensor]:
+def small_state() -> dict[str, NDArray[np.float32]]:
     torch.manual_seed(0)
-    return Gfpgan(SHAPE).state_dict()
+    return as_arrays(Gfpgan(SHAPE).state_dict())
 
 
 def crops(count: int) -> list[NDArray[np.uint8]]:
@@ -75,4 +78,4 @@ def test_wrong_crops_are_refused(restorer: FaceRestorer, crop: Any) -> None:
 
 def test_foreign_weights_are_refused() -> None:
     with pytest.raises(WeightsError):
-        build_restorer({"conv_first.weight": torch.zeros(3)}, device="cpu", precision="fp32")
+        build_restorer({"conv_first.weight": np.zeros(3, np.float32)}, device="cpu", precision="fp32")

@@ -22,7 +22,7 @@ from file_server import serve
 from PIL import Image
 from safetensors.torch import save_file
 
-from gfprestore import download, run, statedict
+from gfprestore import download, run
 from gfprestore.errors import ExitCode, WeightsError
 from gfprestore.manifest import MANIFEST
 from gfprestore.photofile import MAX_PIXELS, read_photo
@@ -118,7 +118,7 @@ def test_safetensors_ship_and_stand_in_for_pickles(tmp_path: Path, monkeypatch: 
     save_file({"a": torch.ones(3)}, tmp_path / "a.safetensors")
     read_state_dict(tmp_path / "a.pth")
     # From here on nothing is unpickled: neither a safetensors file nor a pickle that was read before.
-    monkeypatch.setattr(statedict.torch, "load", lambda *_, **__: pytest.fail("a pickle was read"))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was read"))
     for name in ("a.safetensors", "a.pth"):
         assert read_state_dict(tmp_path / name)["a"].sum() == 3
 

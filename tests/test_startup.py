@@ -9,20 +9,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kernel_programs import needs_kernels
 
 from gfprestore import detect
-from gfprestore.detect import build_detector, build_network
+from gfprestore.detect import build_detector
+from gfprestore.detection import network
+from gfprestore.detection.network import build_network
+from gfprestore.nn.tensors import as_arrays
 from gfprestore.weights import read_state_dict
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def test_a_run_begins_without_torchvision_and_facexlib() -> None:
+@needs_kernels
+def test_a_run_on_the_compiled_kernels_loads_neither_torch_nor_openvino(tmp_path: Path) -> None:
+    album = PROJECT / "examples" / "album"
+    options = ["--offline", "--model", "compact", "--detector", "detector-compact", "--device", "cpu"]
+    options += ["--colorize", "auto", "--descratch", "--precision", "fp32", "--save-faces", str(tmp_path / "faces")]
     code = (
-        "import sys, gfprestore.run, gfprestore.models, gfprestore.pipeline\n"
-        "assert not {'torchvision', 'facexlib', 'torch._dynamo'} & sys.modules.keys()"
+        "import sys\nfrom gfprestore.cli import main\n"
+        f"main({[str(album), '-o', str(tmp_path / 'out'), *options]!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'torchvision', 'facexlib', 'openvino', 'spandrel'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    assert "photos restored (" in done.stderr
 
 
 def test_a_run_with_nothing_to_do_loads_no_torch(tmp_path: Path) -> None:
@@ -41,7 +51,7 @@ def test_a_run_with_nothing_to_do_loads_no_torch(tmp_path: Path) -> None:
 def test_a_detector_that_is_compiled_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "build_native_detector", lambda *_: None)
     torch.manual_seed(0)
-    state = build_network("mobile0.25").state_dict()
+    state = as_arrays(build_network("mobile0.25").state_dict())
     photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 
     def rows_of() -> np.ndarray:
@@ -50,8 +60,8 @@ def test_a_detector_that_is_compiled_is_not_built_again(tmp_path: Path, monkeypa
 
     first = rows_of()
     built: list[int] = []
-    load_network = detect.load_network
-    monkeypatch.setattr(detect, "load_network", lambda state: built.append(1) or load_network(state))
+    load_network = network.load_network
+    monkeypatch.setattr(network, "load_network", lambda state: built.append(1) or load_network(state))
     np.testing.assert_array_equal(rows_of(), first)
     assert built == []
     # Other weights are another network.
@@ -73,5 +83,5 @@ def test_weights_that_ship_are_mapped_into_memory(name: str) -> None:
     lines = Path("/proc/self/maps").read_text().splitlines()
     spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines if line.endswith(str(path))]
     assert spans, "the file is not mapped at all"
-    for tensor in state.values():
-        assert any(start <= tensor.data_ptr() < end for start, end in spans)
+    for array in state.values():
+        assert any(start <= array.ctypes.data < end for start, end in spans)

@@ -7,6 +7,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+MEAN = (123.0, 117.0, 104.0)
+"""Subtracted from RGB in 0..255; facexlib's `mean_tensor`, there in BGR order."""
+
 LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 """Stride and sides of the square priors of each pyramid level, in pixels; facexlib's `generate_config`."""
 

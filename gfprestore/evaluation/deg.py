@@ -114,7 +114,7 @@ class _OnnxRecogniser:
         try:
             import openvino
 
-            from gfprestore.openvino_engine import shared_core
+            from gfprestore.openvino_core import shared_core
         except ImportError:
             raise UsageError("An ONNX recogniser needs the package openvino: give a TorchScript one.") from None
         core = shared_core()

@@ -12,7 +12,7 @@ from gfprestore.errors import UsageError, WeightsError
 from gfprestore.evaluation.batch import Metric
 from gfprestore.evaluation.fid import FidMetric
 from gfprestore.evaluation.network import MetricNetwork
-from gfprestore.weights import Progress, choose_detector, ensure_weights, read_state_dict
+from gfprestore.weights import Progress, choose_detector, ensure_weights, read_state_dict, read_tensors
 
 ROLES = {
     "alexnet": "alexnet",
@@ -98,10 +98,10 @@ def build_metrics(columns: Collection[str], weights: MetricWeights, device: str)
         from gfprestore.evaluation.lpips_metric import LpipsMetric, load_lpips
 
         if "lpips-vgg" in columns:
-            vgg = load_lpips("vgg", read_state_dict(weights.path("vgg16")))
+            vgg = load_lpips("vgg", read_tensors(weights.path("vgg16")))
             metrics.append(LpipsMetric("vgg", MetricNetwork(vgg, device)))
         if "lpips-alex" in columns:
-            alex = load_lpips("alex", read_state_dict(weights.path("alexnet")))
+            alex = load_lpips("alex", read_tensors(weights.path("alexnet")))
             metrics.append(LpipsMetric("alex", MetricNetwork(alex, device)))
     if "deg" in columns or "deg-over-1" in columns:
         from gfprestore.evaluation.deg import DegMetric, load_recogniser
@@ -148,7 +148,7 @@ def build_fid(weights: MetricWeights, device: str, methods: int) -> FidMetric:
 
     path = weights.path("inception")
     # A TorchScript file holds code, which a state dict may not: they are told apart by what is inside.
-    features = load_scripted_inception(path) if _is_scripted(path) else load_inception(read_state_dict(path))
+    features = load_scripted_inception(path) if _is_scripted(path) else load_inception(read_tensors(path))
     return FidMetric(MetricNetwork(features, device), methods)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gfprestore import __version__
-from gfprestore.engine import resolve_device, use_full_fp32
+from gfprestore.engine import resolve_device
 from gfprestore.errors import UsageError, printable
 from gfprestore.evaluation.columns import UNMEASURED, Column
 from gfprestore.evaluation.fid import FeatureStatistics, FidMetric, load_statistics, require_enough, save_statistics
@@ -22,6 +22,7 @@ from gfprestore.evaluation.pairs import ImageGroup, Pairing, list_images, pair_i
 from gfprestore.evaluation.progressbar import show_progress
 from gfprestore.evaluation.reading import read_batches
 from gfprestore.evaluation.scoring import Scores, score_batches
+from gfprestore.torch_engine import use_full_fp32
 
 FEW_IMAGES = 2048
 """Under this many images on either side, FID's covariance is singular and its bias large."""

@@ -25,7 +25,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FOLDER = Path(__file__).parent
 COMPILED = FOLDER / "compiled"
 SOURCE = FOLDER / "program.c"
-INTERFACE_FILES = ("program.c", "program.h")  # as library.py has them, which this script cannot import: it needs torch
+INTERFACE_FILES = ("program.c", "program.h")  # as library.py has them, which is not there yet
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 
 OPTIMISE = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-shared")

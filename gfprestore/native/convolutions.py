@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gfprestore.native.library import Library
 from gfprestore.native.operands import Array, Buffer, Epilogue, Features, Flag, Kind, Operand
 from gfprestore.native.packing import pair_rows
 from gfprestore.native.program import ProgramBuilder
+
+Floats = NDArray[np.float32]
 
 EPSILON = 1e-5
 """Of every normalisation; torch's default."""
@@ -24,10 +23,10 @@ EPSILON = 1e-5
 class Kernel(NamedTuple):
     """A convolution with its normalisation."""
 
-    weight: Tensor
+    weight: Floats
     """[O I K K]"""
 
-    bias: Tensor
+    bias: Floats
     """[O]"""
 
 
@@ -56,27 +55,27 @@ class Product:
 class Layers:
     """Reads convolutions off a state dict and fills their channels up with zeros to what the kernels take."""
 
-    def __init__(self, state: Mapping[str, Tensor], library: Library, half: bool) -> None:
+    def __init__(self, state: Mapping[str, NDArray[Any]], library: Library, half: bool) -> None:
         self._state, self._half = state, half
         self._unread = {name for name in state if not name.endswith("num_batches_tracked")}
         self.panel = library.panel
         self.lanes = library.lanes
         """Channels of features are multiples of this, a vector."""
 
-    def read(self, name: str, *shape: int) -> Tensor:
-        """A tensor as float32.
+    def read(self, name: str, *shape: int) -> Floats:
+        """An array as float32.
 
         Raises:
             KeyError: There is none of that name.
             ValueError: It has another shape.
         """
         self._unread.discard(name)
-        tensor = self._state[name]
-        require(tensor.shape == shape)
-        return tensor.detach().float()
+        array = self._state[name]
+        require(array.shape == shape)
+        return array.astype(np.float32, copy=False)
 
     def ignore(self, *prefixes: str) -> None:
-        """Take tensors for read whose names start so: what is only trained with."""
+        """Take arrays for read whose names start so: what is only trained with."""
         self._unread = {name for name in self._unread if not name.startswith(prefixes)}
 
     def require_all_read(self) -> None:
@@ -89,18 +88,18 @@ class Layers:
         factor, shift, mean, variance = (
             self.read(f"{normalisation}.{part}", outputs) for part in ("weight", "bias", "running_mean", "running_var")
         )
-        scale = factor * torch.rsqrt(variance + EPSILON)
-        return Kernel(weight * scale.view(-1, 1, 1, 1), shift - mean * scale)
+        scale = factor / np.sqrt(variance + np.float32(EPSILON))
+        return Kernel(weight * scale[:, None, None, None], shift - mean * scale)
 
     def widen(self, kernel: Kernel, inputs: int, outputs: int) -> Kernel:
         """Zeros after the channels there are."""
         weight, bias = kernel
-        weight = F.pad(weight, (0, 0, 0, 0, 0, inputs - weight.shape[1], 0, outputs - weight.shape[0]))
-        return Kernel(weight, F.pad(bias, (0, outputs - len(bias))))
+        zeros = ((0, outputs - weight.shape[0]), (0, inputs - weight.shape[1]))
+        return Kernel(np.pad(weight, (*zeros, (0, 0), (0, 0))), np.pad(bias, zeros[0]))
 
     def tiled(self, *kernels: Kernel) -> Kernel:
         """3x3 convolutions of one input as one, for tiles."""
-        weight, bias = torch.cat([one.weight for one in kernels]), torch.cat([one.bias for one in kernels])
+        weight, bias = (np.concatenate(parts) for parts in zip(*kernels, strict=True))
         return self.widen(Kernel(weight, bias), up(weight.shape[1], self.lanes), up(len(bias), self.panel))
 
     def product(self, kernel: Kernel, exact: bool = False) -> Product:
@@ -108,10 +107,10 @@ class Layers:
         outputs, inputs, side = kernel.weight.shape[:3]
         depth = inputs if exact else up(inputs, self.lanes)
         kernel = self.widen(kernel, depth, up(outputs, self.panel))
-        rows = kernel.weight.permute(2, 3, 1, 0).flatten(0, 2).numpy()  # [O I K K] -> [K K I O] -> [KKI O]
+        rows = kernel.weight.transpose(2, 3, 1, 0).reshape(-1, len(kernel.bias))  # [O I K K] -> [K K I O] -> [KKI O]
         packed = rows.reshape(len(rows), -1, self.panel).transpose(1, 0, 2)
         stored = up(outputs, self.lanes)
-        return Product(np.ascontiguousarray(packed), kernel.bias.numpy(), stored, side, depth)
+        return Product(np.ascontiguousarray(packed), kernel.bias, stored, side, depth)
 
     def backbone_product(self, kernel: Kernel) -> Product:
         """The same for what may multiply in bfloat16."""
@@ -120,8 +119,8 @@ class Layers:
 
     def filters(self, kernel: Kernel) -> NDArray[np.float32]:
         """A convolution of every channel by itself, [O 1 3 3] -> [10][O]: nine weights and what is added."""
-        rows = torch.cat([kernel.weight.flatten(1).T, kernel.bias[None]])
-        return np.ascontiguousarray(F.pad(rows, (0, -rows.shape[1] % self.lanes)).numpy())
+        rows = np.concatenate([kernel.weight.reshape(-1, 9).T, kernel.bias[None]])
+        return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, -rows.shape[1] % self.lanes))))
 
 
 class Writer:
@@ -143,7 +142,7 @@ class Writer:
         **after: Any,
     ) -> Features:
         """A 3x3 convolution in tiles; see `ProgramBuilder.convolve` and `Epilogue`."""
-        epilogue = Epilogue(bias=kernel.bias.numpy(), **after)
+        epilogue = Epilogue(bias=kernel.bias, **after)
         return self.builder.convolve(
             x, kernel.weight, epilogue, style=style, wider=wider, into=into, exact=exact, adds_first=adds_first
         )

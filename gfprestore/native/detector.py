@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gfprestore.native.convolutions import Product, Writer
 from gfprestore.native.library import Library, library_for
@@ -53,8 +51,7 @@ class DetectionProgram:
         self._network, self._size = network, size
         self._builder, self._write = builder, Writer(builder)
         self._input = builder.buffer(size[0] * size[1] * CHANNELS + 4 * builder.library.panel)
-        with torch.inference_mode():
-            self._levels = [self._look_around(level, x) for level, x in enumerate(self._pyramid(mean))]
+        self._levels = [self._look_around(level, x) for level, x in enumerate(self._pyramid(mean))]
         for level in self._levels:
             level.buffer.last = len(builder.steps)
         builder.pack_kernels(pool)
@@ -195,7 +192,7 @@ class NativeDetectionEngine:
 
 
 def build_native_detector(
-    state: Mapping[str, Tensor], mean: tuple[float, float, float], precision: str
+    state: Mapping[str, NDArray[Any]], mean: tuple[float, float, float], precision: str
 ) -> NativeDetectionEngine | None:
     """The engine, or None where something else runs the network better or at all.
 

@@ -15,7 +15,7 @@ from gfprestore.native.library import Library, library_for
 from gfprestore.native.network import fits
 from gfprestore.native.operands import Array
 from gfprestore.native.running import Crew, Program
-from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.nn.weights import GfpganWeights
 from gfprestore.outofmemory import out_of_memory
 
 MEMORY_AT_ONCE = 1 << 27
@@ -96,8 +96,8 @@ class FaceEngine(Generic[AnyProgram]):
 class NativeEngine(FaceEngine[Generator]):
     """GFP-GAN."""
 
-    def __init__(self, network: Gfpgan, library: Library, precision: str) -> None:
-        super().__init__(lambda pool: Generator(network, library, precision == "bf16", pool), precision)
+    def __init__(self, weights: GfpganWeights, library: Library, precision: str) -> None:
+        super().__init__(lambda pool: Generator(weights, library, precision == "bf16", pool), precision)
 
     @property
     def generator(self) -> Generator:
@@ -105,7 +105,7 @@ class NativeEngine(FaceEngine[Generator]):
         return self._programs[0]
 
 
-def build_native_engine(network: Gfpgan, precision: str) -> NativeEngine | None:
+def build_native_engine(weights: GfpganWeights, precision: str) -> NativeEngine | None:
     """The engine, or None where something else runs the network better or at all."""
     library = library_for(precision)
-    return NativeEngine(network, library, precision) if library and fits(network.shape) else None
+    return NativeEngine(weights, library, precision) if library and fits(weights.shape) else None

@@ -6,24 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 
 import numpy as np
-import torch
 
 from gfprestore.native.library import Library
 from gfprestore.native.network import RGB, NetworkWriter
 from gfprestore.native.operands import Array
 from gfprestore.native.program import ProgramBuilder
 from gfprestore.native.running import Program
-from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.nn.weights import GfpganWeights
 
 
 class Generator:
     """The network's program with its input and output."""
 
-    def __init__(self, network: Gfpgan, library: Library, half: bool, pool: ThreadPoolExecutor) -> None:
-        self.size = network.shape.out_size
-        writer = NetworkWriter(network, ProgramBuilder(library, half))
-        with torch.inference_mode():
-            self._input, self._image, self._output = writer.write()
+    def __init__(self, weights: GfpganWeights, library: Library, half: bool, pool: ThreadPoolExecutor) -> None:
+        self.size = weights.shape.out_size
+        writer = NetworkWriter(weights, ProgramBuilder(library, half))
+        self._input, self._image, self._output = writer.write()
         writer.builder.pack_kernels(pool)
         self.buffers = writer.builder.buffers
         self.program: Program = writer.builder.build()

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
 
 BLOCK = 4
 """Pixels of a block: upper left, upper right, lower left, lower right."""
@@ -72,22 +74,23 @@ def blocks(groups: Sequence[Sequence[int]]) -> Layout:
     return Layout(tuple(channel for channel, _ in pairs), tuple(place for _, place in pairs))
 
 
-def arrange(values: Tensor, layout: Layout, *, other: float = 0.0) -> Tensor:
+def arrange(values: Floats, layout: Layout, *, other: float = 0.0) -> Floats:
     """Arrange what belongs to channels [C, ...] for those that are stored; `other` stands where nothing is."""
     if layout.is_plain:
         return values
-    arranged = values[torch.tensor(layout.channels).clamp(min=0)]
-    arranged[torch.tensor(layout.channels) == NOTHING] = other
+    channels = np.array(layout.channels)
+    arranged: Floats = values[channels.clip(min=0)]
+    arranged[channels == NOTHING] = other
     return arranged
 
 
-def arrange_matrix(weight: Tensor, out: Layout, into: Layout) -> Tensor:
+def arrange_matrix(weight: Floats, out: Layout, into: Layout) -> Floats:
     """Arrange a 1x1 convolution [O I], of the means of blocks where it reads such, for stored channels [O' I']."""
     share = BLOCK if into.has_blocks and not out.has_blocks else 1
-    return arrange(arrange(weight, out).T, into).T.contiguous() / share
+    return np.ascontiguousarray(arrange(arrange(weight, out).T, into).T / np.float32(share))
 
 
-def arrange_kernel(weight: Tensor, out: Layout, into: Layout, *, row: int = STAYS, column: int = STAYS) -> Tensor:
+def arrange_kernel(weight: Floats, out: Layout, into: Layout, *, row: int = STAYS, column: int = STAYS) -> Floats:
     """Arrange a 3x3 convolution [O I 3 3] for stored channels [O' I' 3 3].
 
     Between equal layouts the same convolution; from blocks to pixels that of the blocks' means; from pixels to blocks
@@ -104,29 +107,31 @@ def arrange_kernel(weight: Tensor, out: Layout, into: Layout, *, row: int = STAY
     if out.is_plain and into.is_plain:
         return weight
     spread = _spread(weight, out.has_blocks, into.has_blocks, row, column)  # [P O Q I 3 3]
-    return _pick(_pick(spread.permute(2, 3, 0, 1, 4, 5), into).permute(1, 2, 0, 3, 4), out).contiguous()  # [O' I' 3 3]
+    picked = _pick(spread.transpose(2, 3, 0, 1, 4, 5), into)  # [I' P O 3 3]
+    return _pick(picked.transpose(1, 2, 0, 3, 4), out)  # [O' I' 3 3]
 
 
-def _pick(spread: Tensor, layout: Layout) -> Tensor:
+def _pick(spread: Floats, layout: Layout) -> Floats:
     """Stored channels of what belongs to pixels and channels: [P C ...] -> [C' ...]."""
-    channels = torch.tensor(layout.channels)
-    places = torch.tensor(layout.places) if layout.places else torch.zeros_like(channels)
-    picked = spread[places, channels.clamp(min=0)]
+    channels = np.array(layout.channels)
+    places = np.array(layout.places) if layout.places else np.zeros_like(channels)
+    picked: Floats = spread[places, channels.clip(min=0)]
     picked[channels == NOTHING] = 0
     return picked
 
 
-def _spread(weight: Tensor, gives_blocks: bool, reads_blocks: bool, row: int, column: int) -> Tensor:
+def _spread(weight: Floats, gives_blocks: bool, reads_blocks: bool, row: int, column: int) -> Floats:
     """Kernels from every pixel of what is read to every one of what is given: [P O Q I 3 3], P and Q 1 or 4."""
     outputs, inputs = weight.shape[:2]
     if not gives_blocks and not reads_blocks:
         return weight[None, :, None]
     if not gives_blocks:
-        return (weight / BLOCK)[None, :, None].expand(1, outputs, BLOCK, inputs, 3, 3)
+        return np.broadcast_to((weight / np.float32(BLOCK))[None, :, None], (1, outputs, BLOCK, inputs, 3, 3))
     if not reads_blocks:
-        doubled = torch.einsum("oiyx,pay,qbx->pqoiab", weight, _doubling(row), _doubling(column))
-        return doubled.reshape(BLOCK, outputs, 1, inputs, 3, 3)  # [2 2 O I 3 3] -> [4 O 1 I 3 3]
-    spread = weight.new_zeros(BLOCK, outputs, BLOCK, inputs, 3, 3)
+        doubled = np.einsum("oiyx,pay,qbx->pqoiab", weight, _doubling(row), _doubling(column), optimize=True)
+        shape = BLOCK, outputs, 1, inputs, 3, 3
+        return np.asarray(doubled, np.float32).reshape(shape)  # [2 2 O I 3 3] -> [4 O 1 I 3 3]
+    spread = np.zeros((BLOCK, outputs, BLOCK, inputs, 3, 3), np.float32)
     for place in range(BLOCK):
         for tap in range(9):
             y, x = place // 2 + tap // 3 - 1, place % 2 + tap % 3 - 1
@@ -134,12 +139,12 @@ def _spread(weight: Tensor, gives_blocks: bool, reads_blocks: bool, row: int, co
     return spread
 
 
-def _doubling(line: int) -> Tensor:
+def _doubling(line: int) -> Floats:
     """What three taps on the bilinear double are on three samples, for both results of a sample: [2 3 samples 3 taps].
 
     The double's value 2i is 3/4 of sample i and 1/4 of the one before, 2i + 1 that and the one after.
     """
-    matrix = torch.zeros(2, 3, 3)
+    matrix = np.zeros((2, 3, 3), np.float32)
     for result in range(2):
         for tap in range(3):
             index = result + tap - 1  # of the double's value, from 2i on

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gfprestore.native.layout import BLOCK, NOTHING, Layout, blocks, plain
 from gfprestore.native.program import SMALLEST_TILED
-from gfprestore.nn.gfpgan import GfpganShape, Sft
+from gfprestore.nn.shape import GfpganShape, Sft
 
 
 @dataclass(frozen=True)

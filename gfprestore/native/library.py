@@ -18,6 +18,9 @@ FOLDER = Path(__file__).parent / "compiled"
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 """What shared libraries are called here."""
 
+AVX2, FMA3, AVX512_SKX = 11, 12, 256
+"""OpenCV's numbers of what processors may have, `cv::CpuFeatures`; the last is AVX-512 F, CD, BW, DQ and VL."""
+
 INTERFACE_FILES = ("program.c", "program.h")
 """The sources that say how the kernels are called."""
 
@@ -102,14 +105,15 @@ def kinds() -> tuple[str, ...]:
         return ("neon",)
     if machine not in ("x86_64", "amd64"):
         return ()
-    # torch tells what the processor has and, through ATEN_CPU_CAPABILITY, what its user allows. It is imported here,
+    # OpenCV tells what the processor has and, through OPENCV_CPU_DISABLE, what its user allows. It is imported here,
     # since what neither resizes nor restores need not wait for it.
-    import torch
+    import cv2
 
-    capability = torch.backends.cpu.get_cpu_capability()
-    if capability == "AVX512":
-        return ("avx512bf16", "avx512", "avx2") if _flag("avx512_bf16") else ("avx512", "avx2")
-    return ("avx2",) if capability == "AVX2" else ()
+    if not (cv2.checkHardwareSupport(AVX2) and cv2.checkHardwareSupport(FMA3)):
+        return ()
+    if not cv2.checkHardwareSupport(AVX512_SKX):
+        return ("avx2",)
+    return ("avx512bf16", "avx512", "avx2") if _flag("avx512_bf16") else ("avx512", "avx2")
 
 
 @cache

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from gfprestore.native.operands import Array
 
 
-def pair_rows(packed: Array) -> Array:
+def pair_rows(packed: NDArray[np.float32]) -> Array:
     """A packed matrix [..., I, panel] in bfloat16, every two of its rows side by side: [..., I / 2, panel, 2]."""
     *above, inputs, panel = packed.shape
-    return round_weights(torch.from_numpy(packed).reshape(*above, inputs // 2, 2, panel).transpose(-1, -2))
+    return round_weights(packed.reshape(*above, inputs // 2, 2, panel).swapaxes(-1, -2))
 
 
-def round_weights(weight: Tensor) -> Array:
-    """Bits of weights in bfloat16."""
-    bits: Array = weight.bfloat16().contiguous().view(torch.int16).numpy()
-    return bits
+def round_weights(weight: NDArray[np.float32]) -> Array:
+    """Bits of finite weights in bfloat16, the nearest, of two equally near ones the even."""
+    bits = np.ascontiguousarray(weight).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)

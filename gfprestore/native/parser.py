@@ -12,11 +12,9 @@ from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gfprestore.native.convolutions import Kernel, Layers, Product, Writer
+from gfprestore.native.convolutions import Floats, Kernel, Layers, Product, Writer
 from gfprestore.native.engine import FaceEngine
 from gfprestore.native.library import Library, library_for
 from gfprestore.native.operands import Array, Epilogue, Features, Flag
@@ -56,10 +54,10 @@ class Block(NamedTuple):
 class Gate(NamedTuple):
     """A matrix on the mean of all pixels, and what is added."""
 
-    weight: Tensor
+    weight: Floats
     """[O I]"""
 
-    bias: Tensor
+    bias: Floats
     """[O]"""
 
 
@@ -68,7 +66,7 @@ class Bisenet:
 
     def __init__(
         self,
-        state: Mapping[str, Tensor],
+        state: Mapping[str, NDArray[Any]],
         library: Library,
         classes: int,
         mean: NDArray[np.float32],
@@ -91,7 +89,7 @@ class Bisenet:
         layers.ignore("conv_out16.", "conv_out32.")
         self.classes, self.mean = classes, mean
         stem = layers.fused("cp.resnet.conv1", "cp.resnet.bn1", STAGES[0][1], CHANNELS, 7)
-        scale = torch.from_numpy(1 / deviation)[:, None, None]  # [I 1 1]
+        scale = np.reciprocal(deviation)[:, None, None]  # [I 1 1]
         self.stem = layers.product(Kernel(stem.weight * scale, stem.bias), exact=True)
         self.stages = _read_backbone(layers)
         self.average = _read_gate(layers, "cp.conv_avg.conv", CONTEXT, STAGES[3][1], "cp.conv_avg.bn")
@@ -114,7 +112,7 @@ class Bisenet:
         )
         self.last = layers.tiled(_read_joined(layers, "conv_out.conv", FUSED, FUSED, 3))
         scores = layers.read("conv_out.conv_out.weight", classes, FUSED, 1, 1)
-        self.scores = layers.product(Kernel(scores, torch.zeros(classes)))
+        self.scores = layers.product(Kernel(scores, np.zeros(classes, np.float32)))
         layers.require_all_read()
 
 
@@ -125,9 +123,10 @@ def _read_joined(layers: Layers, name: str, outputs: int, inputs: int, side: int
 
 def _read_gate(layers: Layers, name: str, outputs: int, inputs: int, normalisation: str | None = None) -> Gate:
     if normalisation is None:
-        return Gate(layers.read(f"{name}.weight", outputs, inputs, 1, 1).flatten(1), torch.zeros(outputs))
-    weight, bias = layers.fused(name, normalisation, outputs, inputs, 1)
-    return Gate(weight.flatten(1), bias)
+        weight, bias = layers.read(f"{name}.weight", outputs, inputs, 1, 1), np.zeros(outputs, np.float32)
+    else:
+        weight, bias = layers.fused(name, normalisation, outputs, inputs, 1)
+    return Gate(weight.reshape(outputs, inputs), bias)
 
 
 def _read_backbone(layers: Layers) -> list[list[Block]]:
@@ -166,9 +165,7 @@ class ParsingProgram:
         assert size % STRIDE == 0
         self._network, self._size, self._write = network, size, Writer(builder)
         self._input = builder.buffer(size * size * CHANNELS + 4 * builder.library.panel)
-        with torch.inference_mode():
-            scores = self._score(*self._look())
-            self._output = self._write.classes(scores, network.classes, SCORED)
+        self._output = self._write.classes(self._score(*self._look()), network.classes, SCORED)
         self._output.last = len(builder.steps)
         builder.pack_kernels(pool)
         self.program: Program = builder.build()
@@ -255,7 +252,11 @@ class NativeParsingEngine(FaceEngine[ParsingProgram]):
 
 
 def build_native_parser(
-    state: Mapping[str, Tensor], classes: int, size: int, mean: NDArray[np.float32], deviation: NDArray[np.float32]
+    state: Mapping[str, NDArray[Any]],
+    classes: int,
+    size: int,
+    mean: NDArray[np.float32],
+    deviation: NDArray[np.float32],
 ) -> NativeParsingEngine | None:
     """The engine, or None where something else runs the network.
 

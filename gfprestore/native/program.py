@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from gfprestore.native.library import Library
 from gfprestore.native.operands import STRIDES, Array, Buffer, Epilogue, Features, Flag, Kind, Operand, buffer_of
 from gfprestore.native.packing import pair_rows, round_weights
 from gfprestore.native.running import Memory, Program, share
+
+Floats = NDArray[np.float32]
 
 SMALLEST_TILED = 16
 """Side from which tiles pay: below it the transformed weights, four times as many, take longer to read."""
@@ -55,7 +57,7 @@ class ProgramBuilder:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    kernels: dict[tuple[int, int, bool], tuple[Tensor, Array]] = field(default_factory=dict)
+    kernels: dict[tuple[int, int, bool], tuple[Floats, Array]] = field(default_factory=dict)
     """By a kernel's address, the tile's side and whether it is bfloat16: the kernel, which so keeps it, and the packed
     one."""
 
@@ -74,7 +76,7 @@ class ProgramBuilder:
     smallest_rounded: int = SMALLEST_ROUNDED
     """Least side of features that are kept in bfloat16."""
 
-    _unpacked: list[tuple[Tensor, Array, int, bool]] = field(default_factory=list)
+    _unpacked: list[tuple[Floats, Array, int, bool]] = field(default_factory=list)
 
     def buffer(self, size: int) -> Buffer:
         """Memory that the next step writes."""
@@ -107,7 +109,7 @@ class ProgramBuilder:
     def convolve(
         self,
         x: Features | Array,
-        weight: Tensor,
+        weight: Floats,
         after: Epilogue,
         *,
         style: Operand = None,
@@ -191,9 +193,9 @@ class ProgramBuilder:
             self.add(Kind.MULTIPLY_TILES, made, x=values, weight=packed, **part)
             self._convolution(Kind.WRITE_TILES, made, y, packed, after, **part)
 
-    def pack(self, weight: Tensor, tile: int, half: bool) -> Array:
+    def pack(self, weight: Floats, tile: int, half: bool) -> Array:
         """Room for a kernel [O I 3 3] in the form that tiles are multiplied with; every kernel is packed once."""
-        key = weight.data_ptr(), tile, half
+        key = weight.ctypes.data, tile, half
         if key not in self.kernels:
             outputs, inputs = weight.shape[:2]
             channels = self.count_panels(outputs) * self.library.panel
@@ -203,7 +205,7 @@ class ProgramBuilder:
         return self.kernels[key][1]
 
     def _convolve_small(
-        self, x: Features | Array, weight: Tensor, after: Epilogue, style: Operand, doubles: bool, halves: bool
+        self, x: Features | Array, weight: Floats, after: Epilogue, style: Operand, doubles: bool, halves: bool
     ) -> Features:
         """The same as one matrix product over every pixel's neighbours."""
         inputs = weight.shape[1]
@@ -215,10 +217,10 @@ class ProgramBuilder:
         around = self.features(size, 9 * inputs)
         stride = x.stride if isinstance(x, Features) else x.shape[2]
         self.add(Kind.GATHER, around, x=x, style=style, channels_in=inputs, stride_in=stride)
-        y = self.multiply(around, weight.permute(0, 2, 3, 1).flatten(1), after)  # [O 9I]
+        y = self.multiply(around, _neighbours_first(weight), after)
         return self.resample(Kind.HALVE, y) if halves else y
 
-    def multiply(self, x: Features, weight: Tensor, after: Epilogue) -> Features:
+    def multiply(self, x: Features, weight: Floats, after: Epilogue) -> Features:
         """A 1x1 convolution of features [H W I] with a matrix [O I]."""
         outputs, inputs = weight.shape
         y = self.features(x.size, outputs)
@@ -227,7 +229,7 @@ class ProgramBuilder:
         self._convolution(Kind.MATMUL, x, y, pair_rows(packed) if self.half else packed, after, **fields)
         return y
 
-    def mend_border(self, x: Features, y: Features, weights: Tensor, after: Epilogue, *, style: Operand = None) -> None:
+    def mend_border(self, x: Features, y: Features, weights: Floats, after: Epilogue, *, style: Operand = None) -> None:
         """Convolve the outermost pixels once more, with weights of their own; beyond the border the input goes on.
 
         Args:
@@ -237,19 +239,19 @@ class ProgramBuilder:
             after: What follows.
             style: Factors of the input's channels.
         """
-        packed = np.stack([self.pack_matrix(weight.permute(0, 2, 3, 1).flatten(1)) for weight in weights])  # [O 9I]
+        packed = np.stack([self.pack_matrix(_neighbours_first(weight)) for weight in weights])
         self._convolution(Kind.BORDER, x, y, packed, after, style=style, channels_in=weights.shape[2])
 
     def count_panels(self, outputs: int) -> int:
         """Panels that hold so many channels; the last need not be whole."""
         return -(-outputs // self.library.panel)
 
-    def pack_matrix(self, weight: Tensor) -> Array:
+    def pack_matrix(self, weight: Floats) -> Array:
         """A matrix [O I] in the form of products, with zeros for what the last panel has beyond it."""
         outputs, inputs = weight.shape
         panel, panels = self.library.panel, self.count_panels(outputs)
         packed = np.zeros((panels * panel, inputs), np.float32)
-        packed[:outputs] = weight.numpy()
+        packed[:outputs] = weight
         return np.ascontiguousarray(packed.reshape(panels, panel, inputs).transpose(0, 2, 1))
 
     def _convolution(
@@ -271,28 +273,28 @@ class ProgramBuilder:
         self.add(Kind.ADD, y, x=first, residual=second, channels_in=y.channels, slope=factor)
         return y
 
-    def linear(self, x: Features, weight: Tensor, bias: Tensor) -> Features:
+    def linear(self, x: Features, weight: Floats, bias: Floats) -> Features:
         """A matrix [O I] times all of x, plus a bias [O]; I is a multiple of 64."""
         outputs, inputs = weight.shape
         y = self.features((1, 1), outputs)
-        packed = round_weights(weight) if self.half else weight.contiguous().numpy()
-        operands = {"weight": packed, "bias": bias.contiguous().numpy()}
+        packed = round_weights(weight) if self.half else np.ascontiguousarray(weight)
+        operands = {"weight": packed, "bias": np.ascontiguousarray(bias)}
         self.add(Kind.LINEAR, y, x=x, channels_in=inputs, flags=int(Flag.ROUNDED_WEIGHT * self.half), **operands)
         return y
 
-    def inverse_norm(self, style: Features, energy: Tensor) -> Features:
+    def inverse_norm(self, style: Features, energy: Floats) -> Features:
         """Demodulation of a style [I] by the kernels' energies [O I], times the gain of the activation."""
         y = self.features((1, 1), energy.shape[0])
-        self.add(Kind.INVERSE_NORM, y, x=style, weight=energy.contiguous().numpy(), channels_in=energy.shape[1])
+        self.add(Kind.INVERSE_NORM, y, x=style, weight=np.ascontiguousarray(energy), channels_in=energy.shape[1])
         return y
 
     def pack_kernels(self, pool: ThreadPoolExecutor) -> None:
         """Fill the room that `pack` made."""
 
-        def fill(kernel: tuple[Tensor, Array, int, bool]) -> None:
+        def fill(kernel: tuple[Floats, Array, int, bool]) -> None:
             weight, packed, tile, half = kernel
             outputs, inputs = weight.shape[:2]
-            source = weight.permute(2, 3, 1, 0).contiguous().numpy()  # [3 3 I O]
+            source = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))  # [3 3 I O]
             self.library.pack_winograd(source.ctypes.data, outputs, inputs, packed.ctypes.data, tile, int(half))
 
         for _ in pool.map(fill, self._unpacked):
@@ -318,3 +320,8 @@ class ProgramBuilder:
         self._hold_through_chains()
         places, size = share(self.buffers)
         return Program(self.library, self.steps, places, (memory or Memory()).take(size))
+
+
+def _neighbours_first(weight: Floats) -> Floats:
+    """A 3x3 convolution [O I 3 3] as a matrix on every pixel's neighbours [O 9I]."""
+    return weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)

@@ -6,12 +6,10 @@ Joined here are the normalisations with their convolutions, convolutions of one 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gfprestore.native.convolutions import Kernel, Layers, Product
 from gfprestore.native.library import Library
@@ -71,7 +69,7 @@ class Retinaface:
     around and the heads stay in float: with them they would move by up to 15 %. MobileNet gains nothing.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], library: Library, precision: str) -> None:
+    def __init__(self, state: Mapping[str, NDArray[Any]], library: Library, precision: str) -> None:
         """Read and pack them.
 
         Args:
@@ -91,7 +89,7 @@ class Retinaface:
             stem, width, widths = layers.fused("body.stage1.0.0", "body.stage1.0.1", 8, CHANNELS, 3), 64, (64, 128, 256)
         else:
             stem, width, widths = layers.fused("body.conv1", "body.bn1", 64, CHANNELS, 7), 256, (512, 1024, 2048)
-        self.stem = layers.product(Kernel(stem.weight.flip(1), stem.bias), exact=True)  # photos are RGB
+        self.stem = layers.product(Kernel(stem.weight[:, ::-1], stem.bias), exact=True)  # photos are RGB
         self.stages = _read_mobile(layers) if self.is_mobile else _read_resnet(layers)
         self.slope = LEAK if self.is_mobile else 0.0
         """Below zero, of the layers after the backbone."""
@@ -182,9 +180,9 @@ def _read_head(layers: Layers, level: int, width: int) -> Product:
         for kind, numbers in (("Class", 2), ("Bbox", 4), ("Landmark", 10))
     )
     # Of two classes only how much the second exceeds the first counts.
-    score = Kernel(*(tensor[:, 1:] - tensor[:, :1] for tensor in score))
-    weight = torch.cat([score.weight, box.weight, landmarks.weight], 1).flatten(0, 1)  # [A 15 I] -> [A15 I]
-    bias = torch.cat([score.bias, box.bias, landmarks.bias], 1).flatten()
+    score = Kernel(*(array[:, 1:] - array[:, :1] for array in score))
+    weight, bias = (np.concatenate(parts, axis=1) for parts in zip(score, box, landmarks, strict=True))
+    weight, bias = weight.reshape(-1, width), bias.ravel()  # [A 15 I] -> [A15 I]
     # Officially 3x3, 5x5, 7x7; in memory the half lies between the quarters.
     half, quarter = width // 2, width // 4
     order = [*range(half, half + quarter), *range(half), *range(half + quarter, width)]
@@ -193,5 +191,5 @@ def _read_head(layers: Layers, level: int, width: int) -> Product:
 
 def _read_part(layers: Layers, name: str, numbers: int, inputs: int) -> Kernel:
     """A 1x1 convolution [A numbers, I, 1, 1] as [A numbers I], its bias as [A numbers]."""
-    weight = layers.read(f"{name}.weight", PRIORS * numbers, inputs, 1, 1).view(PRIORS, numbers, inputs)
-    return Kernel(weight, layers.read(f"{name}.bias", PRIORS * numbers).view(PRIORS, numbers))
+    weight = layers.read(f"{name}.weight", PRIORS * numbers, inputs, 1, 1).reshape(PRIORS, numbers, inputs)
+    return Kernel(weight, layers.read(f"{name}.bias", PRIORS * numbers).reshape(PRIORS, numbers))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from gfprestore.machine import usable_cores
+from gfprestore.machine import physical_cores, usable_cores
 from gfprestore.native.alignment import ALIGNMENT, aligned
 from gfprestore.native.library import Library, Step
 from gfprestore.native.operands import Array, Buffer, Features
@@ -121,8 +121,10 @@ class Crew:
 
 
 def count_threads() -> int:
-    """As many as torch would use, but no more than there are processors for this process."""
-    return min(torch.get_num_threads(), usable_cores())
+    """One for every core of this process, whose hardware threads would only share it, or as many as the user allows."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    most = int(allowed) if allowed.isdecimal() and int(allowed) else physical_cores()
+    return min(most, usable_cores())
 
 
 def share(buffers: Sequence[Buffer]) -> tuple[dict[int, int], int]:

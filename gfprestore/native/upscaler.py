@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from gfprestore.engine import Engine
 from gfprestore.native.library import Library, library_for
@@ -21,6 +20,8 @@ from gfprestore.native.operands import Array, Epilogue, Features, Flag
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.native.running import Crew, Program
 from gfprestore.outofmemory import out_of_memory
+
+Floats = NDArray[np.float32]
 
 GROWTH = 32
 """Channels that every convolution of a dense block adds."""
@@ -39,10 +40,10 @@ CHANNELS = 3
 class Layer:
     """A 3x3 convolution whose channels are filled up with zeros to what the kernels take."""
 
-    weight: Tensor
+    weight: Floats
     """[O I 3 3]"""
 
-    bias: Tensor
+    bias: Floats
     """[O]"""
 
 
@@ -90,7 +91,7 @@ def _convolution(layer: nn.Module) -> Layer:
     assert isinstance(layer, nn.Conv2d)
     _require(layer.stride == (1, 1) and layer.bias is not None)
     assert layer.bias is not None
-    return Layer(layer.weight.detach(), layer.bias.detach())
+    return Layer(layer.weight.detach().numpy(), layer.bias.detach().numpy())
 
 
 def _dense_blocks(block: nn.Module) -> list[list[Layer]]:
@@ -106,11 +107,10 @@ def _dense_blocks(block: nn.Module) -> list[list[Layer]]:
     return found
 
 
-def _fill(tensor: Tensor, axis: int, multiple: int) -> Tensor:
+def _fill(array: Floats, axis: int, multiple: int) -> Floats:
     """Zeros after the end of an axis, up to a multiple."""
-    zeros = list(tensor.shape)
-    zeros[axis] = -zeros[axis] % multiple
-    return torch.cat([tensor, tensor.new_zeros(zeros)], axis)
+    zeros = [(0, -length % multiple if axis == index else 0) for index, length in enumerate(array.shape)]
+    return np.pad(array, zeros)
 
 
 class RrdbProgram:
@@ -126,9 +126,8 @@ class RrdbProgram:
             pool: Packs kernels.
         """
         self._network, self._builder = network, builder
-        with torch.inference_mode():
-            self._input = builder.features(size, network.first.weight.shape[1])
-            self._output = self._write(self._input)
+        self._input = builder.features(size, network.first.weight.shape[1])
+        self._output = self._write(self._input)
         self._output.buffer.last = len(builder.steps)
         builder.pack_kernels(pool)
         self.program: Program = builder.build()
@@ -189,7 +188,7 @@ class RrdbProgram:
         into: Features | None = None,
     ) -> Features:
         gain = None if share == 1 else np.full(len(layer.bias), share, np.float32)
-        bias = np.ascontiguousarray((share * layer.bias).numpy())
+        bias = np.ascontiguousarray(share * layer.bias)
         after = Epilogue(gain=gain, bias=bias, slope=slope, residual=residual)
         return self._builder.convolve(x, layer.weight, after, wider=wider, into=into)
 

@@ -2,89 +2,22 @@
 
 A U-Net removes the degradation and gives a latent code and spatial features; a StyleGAN2 decoder turns the code into a
 face; channel-split spatial feature transforms (CS-SFT) hold its features to the input. State dicts are those of the
-released clean weights v1.2 to v1.4, key for key but for `FIR_MARK`; `gfprestore.nn.checkpoint` reads them and the v1.
+released clean weights v1.2 to v1.4, key for key but for `FIR_MARK`; `gfprestore.nn.weights` reads them and the v1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfprestore.nn.layers import LEAK, DownBlock, Resampling, StyledConvolution, ToRgb, UpBlock, set_normal
+from gfprestore.nn.layers import DownBlock, StyledConvolution, ToRgb, UpBlock, set_normal
+from gfprestore.nn.shape import FIR_MARK, LEAK, GfpganShape, Resampling, Sft
 
 CODE_EPSILON = 1e-8
 """Added under the root where a random code is normalised, as in StyleGAN2's own code."""
-
-
-FIR_MARK = "has_fir_resampling"
-"""Entry of a clean state dict, one value, that says that its network resamples with StyleGAN2's filter: no shape tells.
-The released clean weights, which are bilinear, have none."""
-
-
-class Sft(Enum):
-    """Which channels of the decoder's features the spatial feature transform reaches (section 3.4, table 4)."""
-
-    HALF = "half"
-    """CS-SFT: one half keeps the prior's features, the other is modulated."""
-
-    FULL = "full"
-    """Plain SFT on all channels."""
-
-    NONE = "none"
-    """The decoder sees the input only through its latent codes."""
-
-
-@dataclass(frozen=True)
-class GfpganShape:
-    """Everything that fixes the network's tensors."""
-
-    decoder_widths: tuple[int, ...]
-    """Channels of the StyleGAN2 decoder at 4, 8, ... pixels; the last is the output's size."""
-
-    unet_widths: tuple[int, ...]
-    """Channels of the U-Net at the same sizes."""
-
-    latent_size: int = 512
-    """Values in one latent code."""
-
-    mlp_layers: int = 8
-    """Layers of the prior's own mapping network, which restoration does not run."""
-
-    sft: Sft = Sft.HALF
-    """Which channels are modulated by the input."""
-
-    many_codes: bool = True
-    """A latent code for every layer of the decoder (W+); False gives all layers the same one."""
-
-    resampling: Resampling = Resampling.BILINEAR
-    """The clean architecture's or the paper's."""
-
-    @property
-    def out_size(self) -> int:
-        """Side of the image in pixels."""
-        return int(4 * 2 ** (len(self.decoder_widths) - 1))
-
-    @property
-    def code_count(self) -> int:
-        """Latent codes that the decoder takes: two per size."""
-        return 2 * len(self.decoder_widths)
-
-    @property
-    def narrow(self) -> float:
-        """Width in terms of the released networks', which have 512 channels at 4 pixels."""
-        return self.decoder_widths[0] / 512
-
-    @property
-    def channel_multiplier(self) -> float:
-        """Width from 64 pixels up in terms of the paper's network; 1 where there is no such size."""
-        if len(self.decoder_widths) < 5:
-            return 1.0
-        return self.decoder_widths[4] / (256 * self.narrow)
 
 
 class StyleGan2Decoder(nn.Module):
@@ -201,7 +134,7 @@ class Gfpgan(nn.Module):
         # Generative facial prior.
         self.stylegan_decoder = StyleGan2Decoder(shape)
         # CS-SFT.
-        modulated = [] if shape.sft is Sft.NONE else [(widths[level], _modulated(shape, level)) for level in levels]
+        modulated = [] if shape.sft is Sft.NONE else [(widths[level], shape.modulated(level)) for level in levels]
         self.condition_scale = nn.ModuleList(_condition(*channels) for channels in modulated)
         self.condition_shift = nn.ModuleList(_condition(*channels) for channels in modulated)
 
@@ -249,12 +182,6 @@ class Gfpgan(nn.Module):
         """Section 3.4, equation 2: F_spatial -> (alpha, beta) at every size; empty where the network has no SFT."""
         pairs = zip(self.condition_scale, self.condition_shift, spatial, strict=False)
         return [(scale(features), shift(features)) for scale, shift, features in pairs]
-
-
-def _modulated(shape: GfpganShape, level: int) -> int:
-    """Channels that the feature transform reaches at one size."""
-    width = shape.decoder_widths[level]
-    return width - width // 2 if shape.sft is Sft.HALF else width
 
 
 def _condition(channels_in: int, channels_out: int) -> nn.Sequential:

@@ -6,14 +6,11 @@ All tensors are float, [N C H W].
 
 from __future__ import annotations
 
-from enum import Enum
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAK = 0.2
-"""Slope of every leaky ReLU below zero."""
+from gfprestore.nn.shape import LEAK, Resampling
 
 DEMODULATION_EPSILON = 1e-8
 """Added under the root of the demodulation, as in StyleGAN2's own code."""
@@ -24,16 +21,6 @@ def set_normal(tensor: Tensor, std: float = 1.0) -> Tensor:
     # On the meta device torch's normal_ does nothing but import its compiler, which takes seconds.
     with torch.no_grad():
         return tensor if tensor.is_meta else tensor.normal_(std=std)
-
-
-class Resampling(Enum):
-    """How a network doubles and halves its features."""
-
-    BILINEAR = "bilinear"
-    """The clean architecture: bilinear with repeated borders (released v1.2 to v1.4)."""
-
-    FIR = "fir"
-    """The paper's: StyleGAN2's filter [1, 3, 3, 1], zero beyond the border (released v1)."""
 
 
 def double(x: Tensor) -> Tensor:

@@ -8,16 +8,20 @@ All of that is folded into the stored values here. Its resampling cannot be fold
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from gfprestore.errors import WeightsError
 
 PAPER_KEY = "conv_body_first.0.weight"
 """Every paper-style state dict has this key, and no clean one."""
+
+Floats = NDArray[np.float32]
 
 GAIN = 2**0.5
 """After every leaky ReLU of the paper's network; it passes through, since the function is positively homogeneous."""
@@ -45,11 +49,11 @@ class Rule:
     is_equalised: bool = False
     """Multiply by `1/sqrt(fan in)` as well."""
 
-    def factor_of(self, tensor: Tensor) -> float:
-        """What this tensor's values, of either form, are multiplied by on the way to the clean ones."""
+    def factor_of(self, shape: tuple[int, ...]) -> float:
+        """What the values of an array of this shape, of either form, are multiplied by to become clean ones."""
         if not self.is_equalised:
             return self.factor
-        fan_in = tensor[0].numel() if tensor.ndim < 5 else tensor[0, 0].numel()  # [O I ...] or [1 O I K K]
+        fan_in = math.prod(shape[1:] if len(shape) < 5 else shape[2:])  # [O I ...] or [1 O I K K]
         return float(self.factor * fan_in**-0.5)
 
 
@@ -93,37 +97,37 @@ RULES = (
 _UPSAMPLING_KERNEL = re.compile(rf"{_DECODER}style_convs\.\d*[02468]\.modulated_conv\.weight")
 
 
-def is_paper_style(state: Mapping[str, Tensor]) -> bool:
+def is_paper_style(state: Mapping[str, object]) -> bool:
     """Whether a canonical state dict is of the paper's architecture."""
     return PAPER_KEY in state
 
 
-def to_clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_clean(state: Mapping[str, Floats]) -> dict[str, Floats]:
     """Convert a paper-style state dict, float32, to the clean names and values.
 
     Raises:
         WeightsError: A key belongs to no part of the network.
     """
-    return dict(_convert(key, tensor) for key, tensor in state.items())
+    return dict(_convert(key, array) for key, array in state.items())
 
 
-def clean_factor(key: str, tensor: Tensor) -> float:
+def clean_factor(key: str, shape: tuple[int, ...]) -> float:
     """What one value of the clean network is in terms of the paper's stored one.
 
     Args:
         key: Clean name of a parameter, with `stylegan_decoder.` in front of the decoder's.
-        tensor: The parameter; only its shape counts.
+        shape: The parameter's.
 
     Raises:
         KeyError: The network has no such parameter.
     """
     for rule in RULES:
         if re.fullmatch(rule.part + re.escape(rule.clean), key):
-            return rule.factor_of(tensor)
+            return rule.factor_of(shape)
     raise KeyError(key)
 
 
-def _convert(key: str, tensor: Tensor) -> tuple[str, Tensor]:
+def _convert(key: str, array: Floats) -> tuple[str, Floats]:
     for rule in RULES:
         match = re.fullmatch(f"({rule.part}){re.escape(rule.stored)}", key)
         if match:
@@ -132,13 +136,13 @@ def _convert(key: str, tensor: Tensor) -> tuple[str, Tensor]:
         raise WeightsError(
             f"These weights are not those of the paper's GFP-GAN: it has no {key!r}; try another --model."
         )
-    factor = rule.factor_of(tensor)
+    factor = rule.factor_of(array.shape)
     if _UPSAMPLING_KERNEL.fullmatch(key):
         # The paper upsamples with a transposed convolution, which reads its kernel backwards.
-        tensor = tensor.flip(-1, -2)
+        array = array[..., ::-1, ::-1]
     if rule.stored == ".activate.bias":
-        tensor = tensor[None, :, None, None]  # [1 C 1 1]
-    return _renumber_mlp(match[1] + rule.clean), tensor * factor
+        array = array[None, :, None, None]  # [1 C 1 1]
+    return _renumber_mlp(match[1] + rule.clean), np.ascontiguousarray(array * np.float32(factor))
 
 
 def _renumber_mlp(key: str) -> str:

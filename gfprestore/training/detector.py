@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gfprestore.command import run_command
-from gfprestore.detect import FaceDetector, build_detector, load_network
+from gfprestore.detect import FaceDetector, build_detector
+from gfprestore.detection.network import load_network
 from gfprestore.errors import NoPhotosError, WeightsError
 from gfprestore.training.composites import CompositeConfig, Photo, make_composite, split_faces
 from gfprestore.training.detector_evaluation import Agreement, compare_detectors, cut_quarters

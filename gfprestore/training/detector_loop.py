@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gfprestore.detect import MEAN, build_network
+from gfprestore.detection.network import build_network
+from gfprestore.detection.priors import MEAN
 from gfprestore.training.composites import CompositeConfig, Photo, make_composite
 from gfprestore.training.distillation import distillation_losses, layer_losses
 

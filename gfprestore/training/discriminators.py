@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gfprestore.nn.layers import LEAK, smooth
+from gfprestore.nn.layers import smooth
+from gfprestore.nn.shape import LEAK
 from gfprestore.nn.widths import released_widths
 
 GAIN = 2**0.5

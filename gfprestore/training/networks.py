@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gfprestore.errors import UsageError, WeightsError, printable
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder
-from gfprestore.nn.layers import Resampling
+from gfprestore.nn.gfpgan import Gfpgan, StyleGan2Decoder
 from gfprestore.nn.paper_weights import clean_factor, to_clean
+from gfprestore.nn.shape import GfpganShape, Resampling, Sft
+from gfprestore.nn.tensors import as_tensors
 from gfprestore.nn.widths import released_widths
 from gfprestore.training.config import DiscriminatorConfig, GeneratorConfig, LossConfig
 from gfprestore.training.discriminators import ComponentDiscriminator, PatchDiscriminator, StyleGan2Discriminator
@@ -23,7 +25,7 @@ from gfprestore.training.files import ARCFACES, named_file, wanted_file
 from gfprestore.training.identity import load_onnx_arcface, load_resnet_arcface
 from gfprestore.training.perceptual import LpipsDistance, Vgg19Features, load_vgg19
 from gfprestore.training.regions import PARTS
-from gfprestore.weights import read_state_dict
+from gfprestore.weights import read_state_dict, read_tensors
 
 _DECODER = "stylegan_decoder."
 
@@ -104,7 +106,7 @@ def initialise_as_published(network: Gfpgan) -> None:
         if name.startswith(_DECODER):
             continue
         if name.endswith(".weight"):
-            nn.init.normal_(parameter, std=clean_factor(name, parameter))
+            nn.init.normal_(parameter, std=clean_factor(name, tuple(parameter.shape)))
         else:
             nn.init.constant_(parameter, 1.0 if re.fullmatch(r"condition_scale\.\d+\.2\.bias", name) else 0.0)
 
@@ -140,10 +142,10 @@ def load_prior_decoder(decoder: StyleGan2Decoder, file: str) -> None:
         WeightsError: The weights are another network's, or of another size.
     """
     state = read_state_dict(named_file(file, "generator.prior"))
-    tensors = {f"{_DECODER}{key.removeprefix(_DECODER)}": value.float() for key, value in state.items()}
-    if any(key.endswith("activate.bias") for key in tensors):
-        tensors = to_clean(tensors)
-    found = {key.removeprefix(_DECODER): value for key, value in tensors.items()}
+    arrays = {f"{_DECODER}{key.removeprefix(_DECODER)}": value.astype(np.float32) for key, value in state.items()}
+    if any(key.endswith("activate.bias") for key in arrays):
+        arrays = to_clean(arrays)
+    found = as_tensors({key.removeprefix(_DECODER): value for key, value in arrays.items()})
     wanted = decoder.state_dict()
     for key in sorted(wanted.keys() ^ found.keys()):
         raise WeightsError(f"generator.prior is no StyleGAN2 of this kind: it and [generator] differ in {key!r}.")
@@ -207,7 +209,7 @@ def load_frozen(config: LossConfig) -> FrozenNetworks:
     """
     frozen = FrozenNetworks()
     if loss := _weighing(config, "perceptual", "perceptual_style"):
-        frozen.vgg19 = load_vgg19(read_state_dict(wanted_file(config.vgg19, "losses.vgg19", loss)))
+        frozen.vgg19 = load_vgg19(read_tensors(wanted_file(config.vgg19, "losses.vgg19", loss)))
     if loss := _weighing(config, "lpips"):
         path = wanted_file(config.lpips_alexnet, "losses.lpips_alexnet", loss)
         frozen.lpips = _load_distance("alex", path, shrink=2, sees_whole=True)
@@ -223,14 +225,14 @@ def load_frozen(config: LossConfig) -> FrozenNetworks:
 def _load_distance(backbone: Literal["alex", "vgg"], path: Path, *, shrink: int, sees_whole: bool) -> LpipsDistance:
     from gfprestore.evaluation.lpips_metric import load_lpips
 
-    network = load_lpips(backbone, read_state_dict(path))
+    network = load_lpips(backbone, read_tensors(path))
     distance = LpipsDistance(network.features, network.heads, network.taps, shrink=shrink, sees_whole=sees_whole)
     return distance.requires_grad_(False)
 
 
 def load_identity(path: Path) -> nn.Module:
     """Loads a recognition network: ONNX on ArcFace's crop, or the official ResNet-18."""
-    return load_onnx_arcface(path) if path.suffix == ".onnx" else load_resnet_arcface(read_state_dict(path))
+    return load_onnx_arcface(path) if path.suffix == ".onnx" else load_resnet_arcface(read_tensors(path))
 
 
 def identity_file(config: LossConfig, asker: str) -> Path:

@@ -88,7 +88,7 @@ def group_by_rate(
         if not parameter.requires_grad:
             continue
         plain = MLP_RATE if ".style_mlp." in name else 1.0
-        groups.setdefault(clean_factor(name, parameter) if equalised else plain, []).append(parameter)
+        groups.setdefault(clean_factor(name, tuple(parameter.shape)) if equalised else plain, []).append(parameter)
     return dict(sorted(groups.items(), reverse=True))
 
 

@@ -173,7 +173,7 @@ def _load_metric(name: str, config: TrainingConfig, device: torch.device) -> Mea
 
 def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Measure:
     from gfprestore.evaluation.lpips_metric import load_lpips
-    from gfprestore.weights import read_state_dict
+    from gfprestore.weights import read_tensors
 
     is_alex = name == "lpips-alex"
     key, file = (
@@ -182,7 +182,7 @@ def _load_lpips(name: str, config: TrainingConfig, device: torch.device) -> Meas
         else ("validation.lpips_vgg", config.validation.lpips_vgg)
     )
     path = wanted_file(file, key, f"validation.metrics has {name}")
-    network = load_lpips("alex" if is_alex else "vgg", read_state_dict(path)).to(device)
+    network = load_lpips("alex" if is_alex else "vgg", read_tensors(path)).to(device)
 
     @torch.inference_mode()
     def distance(restored: Tensor, truth: Tensor) -> Tensor:

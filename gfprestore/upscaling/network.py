@@ -24,6 +24,7 @@ from gfprestore.engine import Engine, build_engine
 from gfprestore.errors import DeviceError, UsageError
 from gfprestore.machine import free_memory
 from gfprestore.native.upscaler import build_native_upscaler, runs_natively
+from gfprestore.nn.tensors import as_tensors
 from gfprestore.photo import Pixels
 from gfprestore.resize import has_equal_channels, resize_photo
 from gfprestore.upscaling.batches import SharedBatches
@@ -83,7 +84,8 @@ def load_upscaling_network(title: str, state: Mapping[str, Any]) -> UpscalingNet
 
     Args:
         title: What to call it in messages.
-        state: State dict, as released or wrapped in `params_ema`, `params` and the like; of any float type.
+        state: State dict of arrays or tensors, as released or wrapped in `params_ema`, `params` and the like; of any
+            float type.
 
     Raises:
         UsageError: spandrel does not know it, or it does not turn RGB into RGB.
@@ -91,9 +93,8 @@ def load_upscaling_network(title: str, state: Mapping[str, Any]) -> UpscalingNet
     import spandrel
 
     try:
-        descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(
-            _as_float32(spandrel.canonicalize_state_dict(dict(state)))
-        )
+        tensors = _as_float32(as_tensors(spandrel.canonicalize_state_dict(dict(state))))
+        descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(tensors)
     except spandrel.UnsupportedModelError as error:
         raise UsageError(f"{title} is no network that spandrel knows: give --background another file.") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.purpose == "FaceSR":
@@ -103,11 +104,8 @@ def load_upscaling_network(title: str, state: Mapping[str, Any]) -> UpscalingNet
     return UpscalingNetwork(title, descriptor.eval())
 
 
-def _as_float32(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {
-        key: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for key, value in state.items()
-    }
+def _as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 class NetworkUpscaler:

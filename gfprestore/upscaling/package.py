@@ -21,6 +21,7 @@ import torch
 
 from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import DeviceError, UsageError
+from gfprestore.nn.tensors import as_tensors
 from gfprestore.outofmemory import is_out_of_memory
 from gfprestore.photo import Pixels
 from gfprestore.resize import has_equal_channels, resize_photo
@@ -50,7 +51,7 @@ class PackageUpscaler:
         self.description = f"Real-ESRGAN x{factor}plus (realesrgan package)"
         self._lock = threading.Lock()
         enhancer, network = _import_package()
-        weights = state.get("params_ema", state)
+        weights = as_tensors(state.get("params_ema", state))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "weights.pth"
             torch.save({"params_ema": {key: value.float() for key, value in weights.items()}}, path)

@@ -11,9 +11,11 @@ the restoration of one face by the full-width generator.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +23,15 @@ from generator import SIZE, random_official
 from numpy.typing import NDArray
 from PIL import Image
 
-from gfprestore.detect import MEAN, DetectionNetwork, build_detector, build_network, load_network
-from gfprestore.engine import TorchEngine, build_engine, resolve_precision
+from gfprestore.detect import build_detector
+from gfprestore.detection.network import DetectionNetwork, build_network, load_network
+from gfprestore.detection.priors import MEAN
+from gfprestore.engine import build_engine, resolve_precision
 from gfprestore.native.detector import build_native_detector
+from gfprestore.nn.tensors import as_arrays
 from gfprestore.resize import resize_photo
 from gfprestore.restorer import build_restorer
+from gfprestore.torch_engine import TorchEngine
 from gfprestore.weights import read_state_dict
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -33,7 +39,7 @@ PHOTO = PROJECT / "examples/album/1969 house.jpg"
 LARGE = 4000, 3000
 
 Way = Callable[[], NDArray[np.float32]]
-State = dict[str, torch.Tensor]
+State = dict[str, NDArray[Any]]
 
 
 def random_resnet() -> State:
@@ -42,7 +48,7 @@ def random_resnet() -> State:
     with torch.no_grad():
         for _ in range(3):
             network(torch.randn(2, 3, 128, 128) * 60)
-    return network.state_dict()
+    return as_arrays(network.state_dict())
 
 
 def network_of(state: State) -> DetectionNetwork:
@@ -92,7 +98,7 @@ def beside_a_face(state: State, photo: NDArray[np.uint8], rounds: int) -> None:
     """The whole search of a photo, and one face restored, in the precisions that this processor has."""
     detector = build_detector(state, device="cpu", threshold=0.6, min_face=16, rotations=False)
     ways: dict[str, Way] = {f"search of {LARGE[0]} x {LARGE[1]}": lambda: detector.search([photo]) and np.empty(0)}
-    weights = {key.removeprefix("network."): tensor for key, tensor in random_official().state_dict().items()}
+    weights = {key.removeprefix("network."): array for key, array in as_arrays(random_official().state_dict()).items()}
     face = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     for precision in dict.fromkeys(("fp32", resolve_precision("auto", "cpu"))):
         restorer = build_restorer(weights, device="cpu", precision=precision)
@@ -110,6 +116,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 960), metavar=("W", "H"), help="multiples of 32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # which the kernels look at
     photo = np.asarray(Image.open(PHOTO).convert("RGB"))
     shipped = read_state_dict(PROJECT / "weights" / "detector_compact_fp16.safetensors")
     torch.manual_seed(0)

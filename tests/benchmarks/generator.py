@@ -29,10 +29,13 @@ from torch import Tensor, nn
 from gfprestore.engine import build_engine, resolve_precision
 from gfprestore.native.engine import build_native_engine
 from gfprestore.nn.checkpoint import load_gfpgan
+from gfprestore.nn.tensors import as_arrays
+from gfprestore.nn.weights import read_gfpgan_weights
 from gfprestore.weights import read_state_dict
 
 SIZE = 512
 
+State = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """A face [1 3 S S] of whole pixel values in [-1, 1] -> the restored image [1 3 S S]."""
 
@@ -72,7 +75,7 @@ def random_official() -> nn.Module:
     return OfficialForm(network).eval()
 
 
-def rows_of(state: dict[str, Tensor], face: NDArray[Any]) -> list[Row]:
+def rows_of(state: State, face: NDArray[Any]) -> list[Row]:
     """Every way in which this package runs the weights on the processor."""
     rows = [
         Row("gfprestore, torch fp32", lambda: run_engine(state, "fp32", prefer_openvino=False)),
@@ -101,7 +104,7 @@ def run_torch(network: nn.Module) -> Run:
     return run
 
 
-def run_engine(state: dict[str, Tensor], precision: str, prefer_openvino: bool = True) -> Run:
+def run_engine(state: State, precision: str, prefer_openvino: bool = True) -> Run:
     network = load_gfpgan(state)
     engine = build_engine(
         network, (None, 3, SIZE, SIZE), device="cpu", precision=precision, prefer_openvino=prefer_openvino
@@ -109,9 +112,9 @@ def run_engine(state: dict[str, Tensor], precision: str, prefer_openvino: bool =
     return lambda face: engine.run(face)[0]
 
 
-def run_native(state: dict[str, Tensor], precision: str, face: NDArray[Any]) -> Run:
+def run_native(state: State, precision: str, face: NDArray[Any]) -> Run:
     """The compiled kernels, from pixels to pixels; the image is looked at before it is rounded."""
-    engine = build_native_engine(load_gfpgan(state), precision)
+    engine = build_native_engine(read_gfpgan_weights(state), precision)
     assert engine is not None
     pixels = np.ascontiguousarray(((face + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1))
 
@@ -155,7 +158,7 @@ def main() -> None:
         rows = rows_of(read_state_dict(arguments.weights), face)
     else:
         official = random_official()
-        state = {key.removeprefix("network."): tensor for key, tensor in official.state_dict().items()}
+        state = {key.removeprefix("network."): array for key, array in as_arrays(official.state_dict()).items()}
         rows = [*official_rows(official, face, arguments.threads), *rows_of(state, face)]
     for row in rows:
         start = time.perf_counter()

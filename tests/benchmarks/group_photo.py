@@ -28,7 +28,7 @@ from generator import random_official
 from torch import nn
 
 from gfprestore.align import FACE_TEMPLATE
-from gfprestore.detect import load_network
+from gfprestore.detection.network import load_network
 from gfprestore.engine import resolve_precision
 from gfprestore.folders import plan_jobs
 from gfprestore.models import load_models

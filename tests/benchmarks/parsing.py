@@ -10,6 +10,7 @@ ratios. `CPU s` is processor time over all threads. A run parses every face twic
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,12 @@ from detection import take_turns
 from facexlib.parsing.bisenet import BiSeNet
 from generator import SIZE, random_official
 
-from gfprestore.engine import TorchEngine, build_engine, resolve_precision
-from gfprestore.parsing import PARSER_SIZE, build_parser, load_parsing_network
+from gfprestore.engine import build_engine, resolve_precision
+from gfprestore.nn.tensors import as_arrays
+from gfprestore.parsing import PARSER_SIZE, build_parser
+from gfprestore.parsing_network import load_parsing_network
 from gfprestore.restorer import build_restorer
+from gfprestore.torch_engine import TorchEngine
 from gfprestore.weights import read_state_dict
 
 
@@ -31,8 +35,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="parsing_bisenet.pth")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # which the kernels look at
     torch.manual_seed(0)
-    state = read_state_dict(arguments.weights) if arguments.weights else BiSeNet(num_class=19).state_dict()
+    state = read_state_dict(arguments.weights) if arguments.weights else as_arrays(BiSeNet(num_class=19).state_dict())
     face = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     auto = resolve_precision("auto", "cpu")
     engines = {"facexlib's network, torch": TorchEngine(load_parsing_network(state)[0], "cpu", "fp32")}
@@ -44,7 +49,7 @@ def main() -> None:
     ways = {name: lambda engine=engine: engine.run(face[None])[0][0] for name, engine in engines.items()}
     native = build_parser(state, device="cpu", precision=auto)
     ways["gfprestore, as it runs here"] = lambda: native.parse([face])[0]
-    weights = {key.removeprefix("network."): tensor for key, tensor in random_official().state_dict().items()}
+    weights = {key.removeprefix("network."): array for key, array in as_arrays(random_official().state_dict()).items()}
     restorer = build_restorer(weights, device="cpu", precision=auto)
     ways[f"the face restored, full width, {auto}"] = lambda: restorer.restore([face])[0]
     clock, processor, results = take_turns(ways, arguments.rounds)

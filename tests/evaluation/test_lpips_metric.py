@@ -11,7 +11,7 @@ from gfprestore.errors import WeightsError
 from gfprestore.evaluation.batch import ImageBatch
 from gfprestore.evaluation.lpips_metric import LEAST_SIDE, LpipsMetric, LpipsNetwork, load_lpips
 from gfprestore.evaluation.network import MetricNetwork
-from gfprestore.weights import read_state_dict
+from gfprestore.weights import read_tensors
 
 FILES = {"alex": "lpips_alexnet_features.pth", "vgg": "lpips_vgg16_features_fp16.pth"}
 
@@ -56,7 +56,7 @@ def test_agrees_with_the_package_with_random_features(backbone, make_image):
 @pytest.mark.weights
 @pytest.mark.parametrize("backbone", FILES)
 def test_agrees_with_the_package_on_real_images(backbone, real_weights, real_patches):
-    features = read_state_dict(real_weights / FILES[backbone])
+    features = read_tensors(real_weights / FILES[backbone])
     first, second = (patch[:96, :96] for patch in real_patches)
     ours, theirs = compare(backbone, features, first, [second, first // 4 * 4])
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)

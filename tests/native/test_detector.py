@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ import torch
 from kernel_programs import needs_kernels, settle
 from numpy.typing import NDArray
 
-from gfprestore.detect import MEAN, DetectionNetwork, build_detector, build_network, load_network
-from gfprestore.engine import TorchEngine
+from gfprestore.detect import build_detector
+from gfprestore.detection.network import DetectionNetwork, build_network, load_network
+from gfprestore.detection.priors import MEAN
 from gfprestore.native import detector, running
 from gfprestore.native.detector import MOST_PROGRAMS, NativeDetectionEngine, build_native_detector
 from gfprestore.native.library import Library, load_library
 from gfprestore.native.retinaface import Retinaface
+from gfprestore.nn.tensors import as_arrays
+from gfprestore.torch_engine import TorchEngine
 from gfprestore.weights import read_state_dict
 
 SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "detector_compact_fp16.safetensors"
@@ -26,7 +30,7 @@ EXACT = 1e-5
 HALF_ERROR = 0.02
 """The same in bfloat16, root mean square, relative to the deviation."""
 
-State = dict[str, torch.Tensor]
+State = dict[str, NDArray[Any]]
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -44,7 +48,7 @@ def random_state(kind: str) -> State:
     torch.manual_seed(3)
     network = build_network(kind)
     settle(network, 60)
-    return network.state_dict()
+    return as_arrays(network.state_dict())
 
 
 def photos(height: int, width: int, count: int = 1) -> NDArray[np.uint8]:
@@ -131,7 +135,7 @@ def test_few_programs_are_kept_and_all_share_their_memory(kernels: Library) -> N
 
 def test_scores_of_what_is_surely_no_face_are_zero(kernels: Library) -> None:
     state = random_state("mobile0.25") | {
-        f"ClassHead.{level}.conv1x1.bias": torch.tensor([500.0, -500.0, -500.0, 500.0]) for level in range(3)
+        f"ClassHead.{level}.conv1x1.bias": np.float32([500, -500, -500, 500]) for level in range(3)
     }
     rows = NativeDetectionEngine(Retinaface(state, kernels, "fp32"), kernels, MEAN).run(photos(32, 32))[0]
     assert np.array_equal(rows[0, :, 0], np.tile(np.float32([0, 1]), rows.shape[1] // 2))
@@ -151,12 +155,12 @@ def test_other_networks_are_left_to_others() -> None:
     state = random_state("mobile0.25")
     assert build_native_detector(state, MEAN, "fp32") is not None
     assert build_native_detector({}, MEAN, "fp32") is None
-    assert build_native_detector(state | {"extra.weight": torch.zeros(1)}, MEAN, "fp32") is None
+    assert build_native_detector(state | {"extra.weight": np.zeros(1, np.float32)}, MEAN, "fp32") is None
 
 
 @pytest.mark.parametrize(("kind", "every"), [("mobile0.25", 5), ("resnet50", 29)])
 def test_tensors_that_lack_or_have_another_shape_are_never_read_beyond_their_end(kind: str, every: int) -> None:
-    state = build_network(kind).state_dict()
+    state = as_arrays(build_network(kind).state_dict())
     names = [name for name in state if not name.endswith("num_batches_tracked")]
     for name in names[::every]:
         assert build_native_detector({key: state[key] for key in state if key != name}, MEAN, "fp32") is None

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_programs import EXACT, PRESENT, error, needs_kernels, noise, put, run
+from kernel_programs import EXACT, PRESENT, error, needs_kernels, noise, put, run, weights_of
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,8 +28,9 @@ from gfprestore.native.network import fits
 from gfprestore.native.operands import Buffer, Epilogue, Flag, Kind
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.native.running import share
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
-from gfprestore.nn.layers import Resampling, double, halve
+from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.nn.layers import double, halve
+from gfprestore.nn.shape import GfpganShape, Resampling, Sft
 
 SMALL = GfpganShape((128, 64, 64, 64, 64), (64, 32, 32, 32, 32), latent_size=64, mlp_layers=0)
 
@@ -92,7 +93,7 @@ def test_convolution_with_all_that_joins_it_is_torchs(
     given_style = None if style is None else style.numpy()
     result = builder.convolve(
         sources[0][0],
-        weight,
+        weight.numpy(),
         epilogue,
         style=given_style,
         wider=Flag.DOUBLES_INPUT if doubles else None,
@@ -106,7 +107,7 @@ def test_features_beyond_the_cache_are_stored_as_well(kernels: Library) -> None:
     x, weight = noise(1, 32, 256, 256), noise(64, 32, 3, 3)
     builder = ProgramBuilder(kernels, half=False)
     source = put(builder, x)
-    result = builder.convolve(source[0], weight, Epilogue())
+    result = builder.convolve(source[0], weight.numpy(), Epilogue())
     assert error(run(builder, [source], result), F.conv2d(x, weight, padding=1)) < EXACT
 
 
@@ -116,7 +117,7 @@ def test_steps_between_convolutions_are_torchs(kernels: Library) -> None:
         (lambda b, x, _: b.resample(Kind.DOUBLE, x), double(x)),
         (lambda b, x, _: b.resample(Kind.HALVE, x), halve(x)),
         (lambda b, x, other: b.sum(x, other), x + other),
-        (lambda b, x, _: b.multiply(x, weight, Epilogue()), F.conv2d(x, weight[:, :, None, None])),
+        (lambda b, x, _: b.multiply(x, weight.numpy(), Epilogue()), F.conv2d(x, weight[:, :, None, None])),
     ):
         builder = ProgramBuilder(kernels, half=False)
         sources = [put(builder, x), put(builder, other)]
@@ -176,7 +177,7 @@ NAMES += [f"narrow {name}" for name in ("half", "full", "no transform", "128 pix
 @pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
 def test_network_is_the_one_that_torch_runs(kernels: Library, shape: GfpganShape) -> None:
     network, pixels = random_network(shape), face(shape.out_size)
-    native = NativeEngine(network, kernels, "fp32")
+    native = NativeEngine(weights_of(network), kernels, "fp32")
     wanted = wanted_image(network, pixels)
     assert error(image_of(native, pixels), wanted) < EXACT
     exact = ((wanted + 1) * 127.5).clamp(0, 255)[0].permute(1, 2, 0).numpy()
@@ -190,7 +191,7 @@ def test_networks_of_any_widths_are_those_that_torch_runs(
 ) -> None:
     shape = GfpganShape(tuple(1 + width for width in decoder), tuple(unet), latent_size=64, mlp_layers=0)
     network, pixels = random_network(shape), face(64)
-    given = image_of(NativeEngine(network, kernels, "fp32"), pixels)
+    given = image_of(NativeEngine(weights_of(network), kernels, "fp32"), pixels)
     assert error(given, wanted_image(network, pixels)) < EXACT
 
 
@@ -200,7 +201,7 @@ def test_half_precision_stays_near(kernels: Library, shape: GfpganShape) -> None
         pytest.skip("these kernels have no bfloat16")
     network, pixels = random_network(shape), face(shape.out_size)
     wanted = wanted_image(network, pixels)
-    given = image_of(NativeEngine(network, kernels, "bf16"), pixels)
+    given = image_of(NativeEngine(weights_of(network), kernels, "bf16"), pixels)
     assert 1e-5 < error(given, wanted) < 0.02
 
 
@@ -216,7 +217,7 @@ def test_a_convolution_in_three_steps_gives_the_same_bytes_as_in_one(
     for near_weights in (0, 1 << 30):
         builder = ProgramBuilder(kernels, half, near_weights=near_weights, tile_memory=tile_memory)
         source = put(builder, x)
-        result = builder.convolve(source[0], weight, Epilogue())
+        result = builder.convolve(source[0], weight.numpy(), Epilogue())
         assert (len(builder.steps) > 1) == (near_weights == 0)
         results.append(run(builder, [source], result).numpy().tobytes())
     assert results[0] == results[1]
@@ -243,16 +244,17 @@ def test_features_in_bfloat16_are_the_floats_rounded(
     def alone(x: Tensor, weight: Tensor, wider: Flag | None = None) -> Tensor:
         builder = make()
         source = put(builder, x)
-        return run(builder, [source], builder.convolve(source[0], weight, Epilogue(), wider=wider)).bfloat16().float()
+        result = builder.convolve(source[0], weight.numpy(), Epilogue(), wider=wider)
+        return run(builder, [source], result).bfloat16().float()
 
     builder = make()
     source = put(builder, x)
-    both = builder.convolve(source[0], first, Epilogue(), rounds=True)
+    both = builder.convolve(source[0], first.numpy(), Epilogue(), rounds=True)
     pair = [
-        builder.convolve(both.part(32 * k, 32), weight, Epilogue(), wider=wider, rounds=True)
+        builder.convolve(both.part(32 * k, 32), weight.numpy(), Epilogue(), wider=wider, rounds=True)
         for k, weight in enumerate((scale, shift))
     ]
-    result = builder.convolve(both, last, Epilogue(scale=pair[0], shift=pair[1]), wider=wider)
+    result = builder.convolve(both, last.numpy(), Epilogue(scale=pair[0], shift=pair[1]), wider=wider)
     assert both.rounded and pair[0].rounded and not result.rounded
     given = run(builder, [source], result)
 
@@ -261,7 +263,7 @@ def test_features_in_bfloat16_are_the_floats_rounded(
     builder = make()
     sources = [put(builder, values) for values in (made, *factors)]
     after = Epilogue(scale=sources[1][0], shift=sources[2][0])
-    wanted = run(builder, sources, builder.convolve(sources[0][0], last, after, wider=wider))
+    wanted = run(builder, sources, builder.convolve(sources[0][0], last.numpy(), after, wider=wider))
     # Compilers may join a product and a sum in one of the two and not in the other, which moves a few values.
     assert (given != wanted).float().mean() < 1e-4
     assert error(given, wanted) < 2e-3
@@ -275,7 +277,7 @@ def test_faces_are_the_same_bytes_in_every_company_and_on_every_number_of_thread
     results = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
-        native = NativeEngine(network, kernels, "fp32")
+        native = NativeEngine(weights_of(network), kernels, "fp32")
         results.append(native.run(batch)[0])
         results.append(np.concatenate([native.run(batch[item : item + 1])[0] for item in range(3)]))
     assert all(result.tobytes() == results[0].tobytes() for result in results)
@@ -289,7 +291,7 @@ def test_what_fits_and_what_does_not_is_left_to_others() -> None:
     assert not fits(replace(full, resampling=Resampling.FIR))
     assert not fits(replace(full, latent_size=96))
     tiny = GfpganShape((16, 8), (8, 4), latent_size=64, mlp_layers=0)
-    assert build_native_engine(random_network(tiny), "fp32") is None
+    assert build_native_engine(weights_of(random_network(tiny)), "fp32") is None
 
 
 def test_blocks_are_used_where_vectors_are_longer_than_channels_are_many() -> None:
@@ -313,7 +315,7 @@ def test_another_engine_is_taken_where_the_kernels_are_missing(monkeypatch: pyte
     monkeypatch.setattr(library, "FOLDER", tmp_path)
     library.load_library.cache_clear()
     try:
-        assert build_native_engine(random_network(SMALL), "fp32") is None
+        assert build_native_engine(weights_of(random_network(SMALL)), "fp32") is None
     finally:
         library.load_library.cache_clear()
 
@@ -334,7 +336,7 @@ def test_buffers_in_use_at_one_step_never_overlap(sizes: list[tuple[int, int, in
 
 def test_features_share_memory(kernels: Library) -> None:
     with ThreadPoolExecutor(1) as pool:
-        generator = Generator(random_network(SMALL), kernels, False, pool)
+        generator = Generator(weights_of(random_network(SMALL)), kernels, False, pool)
     alone = sum(buffer.size for buffer in generator.buffers)
     assert generator.program.memory_size < 0.6 * alone
 

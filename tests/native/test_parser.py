@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_programs import EXACT, error, needs_kernels, noise, put, run, settle
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gfprestore import parsing
 from gfprestore.native import running
@@ -23,12 +23,14 @@ from gfprestore.native.library import Library
 from gfprestore.native.operands import Epilogue, Features
 from gfprestore.native.parser import Bisenet, NativeParsingEngine, build_native_parser
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.parsing import PARSER_SIZE, build_parser, load_parsing_network
+from gfprestore.nn.tensors import as_arrays
+from gfprestore.parsing import PARSER_SIZE, build_parser
+from gfprestore.parsing_network import load_parsing_network
 
 CLASSES = 19
 MEAN, DEVIATION = (255 * np.array(of, np.float32) for of in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
-State = dict[str, Tensor]
+State = dict[str, NDArray[Any]]
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_kernels]
 
@@ -41,7 +43,7 @@ def random_state() -> State:
     with torch.no_grad():
         # What all features share would make one class the highest everywhere.
         network.conv_out.conv_out.weight -= network.conv_out.conv_out.weight.mean(1, keepdim=True)
-    return network.state_dict()
+    return as_arrays(network.state_dict())
 
 
 def faces(size: int, count: int = 1) -> NDArray[np.uint8]:
@@ -91,8 +93,8 @@ def test_other_networks_are_left_to_others() -> None:
 
     assert native(state) is not None
     assert native({}) is None
-    assert native(state | {"extra.weight": torch.zeros(1)}) is None
-    assert native(ParseNet(in_size=64, out_size=64, parsing_ch=CLASSES).state_dict()) is None
+    assert native(state | {"extra.weight": np.zeros(1, np.float32)}) is None
+    assert native(as_arrays(ParseNet(in_size=64, out_size=64, parsing_ch=CLASSES).state_dict())) is None
     names = [name for name in state if not name.endswith("num_batches_tracked") and "out16" not in name]
     for name in [name for name in names if "out32" not in name][::7]:
         assert native({key: state[key] for key in state if key != name}) is None

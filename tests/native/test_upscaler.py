@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import nn
 
-from gfprestore.engine import TorchEngine
 from gfprestore.native import running
 from gfprestore.native.library import Library, library_for
 from gfprestore.native.program import SMALLEST_LARGE
 from gfprestore.native.upscaler import NativeUpscalerEngine, Rrdb, build_native_upscaler
+from gfprestore.torch_engine import TorchEngine
 from gfprestore.upscaling.network import _ALIGNMENT, NetworkUpscaler, load_upscaling_network, steady_precision
 
 EXACT = 2e-5

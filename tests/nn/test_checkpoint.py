@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from gfprestore.errors import WeightsError
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
-from gfprestore.nn.layers import Resampling
+from gfprestore.nn.entries import entries_of
+from gfprestore.nn.gfpgan import Gfpgan
 from gfprestore.nn.paper_weights import is_paper_style, to_clean
+from gfprestore.nn.shape import GfpganShape, Resampling, Sft
+from gfprestore.nn.tensors import as_arrays
 from gfprestore.nn.widths import released_widths
 
 SHAPES = [
@@ -48,6 +50,23 @@ def test_hyperparameters_read_are_those_built_with(shape: GfpganShape) -> None:
     assert not loaded.training
     for key, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, network.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("resampling", Resampling)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_entries_are_those_of_the_network(shape: GfpganShape, resampling: Resampling) -> None:
+    shape = replace(shape, resampling=resampling)
+    with torch.device("meta"):
+        state = Gfpgan(shape).state_dict()
+    assert entries_of(shape) == {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def test_arrays_load_as_tensors_do_and_are_not_copied() -> None:
+    arrays = as_arrays(small_state())
+    network = load_gfpgan(arrays)
+    assert network.final_conv.weight.data_ptr() == arrays["final_conv.weight"].ctypes.data
+    for key, tensor in load_gfpgan(small_state()).state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[key])
 
 
 def test_the_papers_resampling_survives_a_file(tmp_path: Path) -> None:
@@ -136,7 +155,7 @@ def test_paper_style_is_told_by_its_keys(monkeypatch: pytest.MonkeyPatch) -> Non
     assert is_paper_style(paper)
     assert not is_paper_style(small_state())
     with pytest.raises(WeightsError, match="extra_layer"):
-        to_clean({**paper, "extra_layer.weight": torch.zeros(1)})
+        to_clean(as_arrays({**paper, "extra_layer.weight": torch.zeros(1)}))
 
 
 def _without(key: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import torch
 from official_gfpgan import clean_gfpgan, random_faces, relative_error
 
 from gfprestore.nn.checkpoint import load_gfpgan
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft, StyleGan2Decoder, transform_features
+from gfprestore.nn.gfpgan import Gfpgan, StyleGan2Decoder, transform_features
+from gfprestore.nn.shape import GfpganShape, Sft
 from gfprestore.nn.widths import released_widths
 
 FP32_TOLERANCE = 1e-5

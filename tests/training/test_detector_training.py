@@ -15,11 +15,12 @@ from safetensors import safe_open
 from torch import nn
 
 from gfprestore.align import FACE_TEMPLATE
-from gfprestore.detect import DetectionNetwork, FaceDetector, build_network, load_network
-from gfprestore.engine import TorchEngine
+from gfprestore.detect import FaceDetector
+from gfprestore.detection.network import DetectionNetwork, build_network, load_network
 from gfprestore.errors import NoPhotosError, WeightsError
 from gfprestore.photo import DetectedFace
 from gfprestore.statedict import load_state_dict
+from gfprestore.torch_engine import TorchEngine
 from gfprestore.training import ageing
 from gfprestore.training.composites import CompositeConfig, crop_photo, make_composite, paste_face, split_faces
 from gfprestore.training.detector import LARGEST_PHOTO, main, make_held_out, read_photos, to_storage

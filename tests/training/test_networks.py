@@ -65,9 +65,9 @@ def test_vgg_weights_of_another_network_are_refused(vgg):
 )
 def test_lpips_loss_is_the_metric_on_its_views(real_weights, backbone, file, shrink, sees_whole):
     from gfprestore.evaluation.lpips_metric import load_lpips
-    from gfprestore.weights import read_state_dict
+    from gfprestore.weights import read_tensors
 
-    metric = load_lpips(backbone, read_state_dict(real_weights / file))
+    metric = load_lpips(backbone, read_tensors(real_weights / file))
     loss = LpipsDistance(metric.features, metric.heads, metric.taps, shrink=shrink, sees_whole=sees_whole)
     x, y = torch.rand(2, 3, 128, 128) * 2 - 1, torch.rand(2, 3, 128, 128) * 2 - 1
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from tiny_training import SIDE, TINY
 from torch import Tensor, nn
 
-from gfprestore.nn.gfpgan import Gfpgan, GfpganShape, Sft
-from gfprestore.nn.layers import Resampling
+from gfprestore.nn.gfpgan import Gfpgan
+from gfprestore.nn.shape import GfpganShape, Resampling, Sft
 from gfprestore.nn.widths import released_widths
 from gfprestore.training import loop, losses
 from gfprestore.training.config import OptimiserConfig, TrainingConfig
