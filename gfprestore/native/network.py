@@ -227,7 +227,7 @@ class NetworkWriter:
         """`StyledConvolution.forward` and the feature transform; after the last one only colours are left to do."""
         weight, out = self.arrays[f"{DECODER}.{name}.modulated_conv.weight"][0], level.decoder  # [O I K K]
         style = self.style(name, code, into)
-        energy = arrange(np.square(weight).sum((2, 3)), out)  # [O I]
+        energy = arrange(np.einsum("oiyx,oiyx->oi", weight, weight), out)
         gain = self.builder.inverse_norm(style, arrange(energy.T, _summed(into)).T)
         bias = self.arrays[f"{DECODER}.{name}.bias"].ravel()
         after = replace(ACTIVATED, gain=gain, bias=_array(arrange(bias, out)))

@@ -34,7 +34,6 @@ from gfprestore.folders import plan_jobs  # noqa: E402
 from gfprestore.options import RestoreOptions  # noqa: E402
 from gfprestore.pipeline import restore_photos  # noqa: E402
 from gfprestore.report import Restored  # noqa: E402
-from gfprestore.upscaling.network import NetworkUpscaler, build_upscaling_engine, load_upscaling_network  # noqa: E402
 from gfprestore.weights import read_state_dict  # noqa: E402
 
 WEIGHTS = PROJECT.parent / "shared/weights/RealESRGAN_x2plus_fp16.pth"
@@ -85,6 +84,9 @@ def run_way(way: str, folder: Path, weights: Path) -> None:
     """Do the whole job one way, in this process, and print the peak."""
     upscaler = LANCZOS
     if way == "real-esrgan":
+        # Here, since a run with Lanczos imports no torch either.
+        from gfprestore.upscaling.network import NetworkUpscaler, build_upscaling_engine, load_upscaling_network
+
         network = load_upscaling_network("x2plus", read_state_dict(weights))
         precision = resolve_precision("auto", "cpu")
         engine = OnceEngine(build_upscaling_engine(network, "cpu", precision))
