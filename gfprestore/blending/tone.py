@@ -35,9 +35,6 @@ _SURELY_TONED_90 = 4.5
 _FIT_ROUNDS = 5
 _FIT_SCALE = 3.0
 
-_LIGHT_STEPS = 65536
-"""Entries of the table from light to sRGB: fine enough for its steepest part, near black."""
-
 
 class Tone(Enum):
     """How much colour of its own a photo has."""
@@ -141,11 +138,8 @@ def lab_to_unit(lab: FloatImage) -> FloatImage:
     Returns:
         RGB float32 (H, W, 3), 0..1, within 0.0005 of the definition.
     """
-    light = np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2LRGB), np.float32)
-    np.clip(light, 0, 1, out=light)
-    light *= np.float32(_LIGHT_STEPS - 1)
-    light += np.float32(0.5)
-    return np.take(_level_of_light(), light.astype(np.uint16), mode="clip")
+    unit = np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.float32)
+    return np.clip(unit, 0, 1, out=unit)
 
 
 @lru_cache(maxsize=2)
@@ -154,11 +148,3 @@ def _light_of_level(levels: int) -> FloatImage:
     level = np.arange(levels) / (levels - 1)
     light = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
     return light.astype(np.float32)
-
-
-@lru_cache(maxsize=1)
-def _level_of_light() -> FloatImage:
-    """Tabulate the sRGB transfer function from linear light to level."""
-    light = np.arange(_LIGHT_STEPS) / (_LIGHT_STEPS - 1)
-    level = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return level.astype(np.float32)
