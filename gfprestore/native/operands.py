@@ -133,7 +133,7 @@ class Epilogue:
     """Values of noise for every pixel, in turn for its channels; 0 is one for all of them."""
 
     slope: float = 1.0
-    """Of the leaky ReLU below zero."""
+    """Of the leaky ReLU below zero, at most 1: the kernels take the larger of a value and its multiple."""
 
     scale: Operand = None
     """Factors of the last channels."""
@@ -142,7 +142,7 @@ class Epilogue:
     """Added to the last channels."""
 
     slopes: Operand = None
-    """Instead of `slope`, one for every channel."""
+    """Instead of `slope`, one for every channel, at most 1 as well."""
 
     residual: Features | None = None
     """Features to add, of the same size or, doubled on the way, of half of it."""

@@ -1,11 +1,13 @@
-"""Time Real-ESRGAN x2plus beside the official way of running it, and tell how close the results are.
+"""Time Real-ESRGAN beside the official way of running it, and tell how close the results are.
 
     python tests/benchmarks/background.py [--photo PHOTO] [--weights FILE] [--size W H] [--tile 400] [--rounds N]
 
+The weights are those of x2plus, unless others are named, such as general-x4v3's.
+
 Official: `RealESRGANer` cuts tiles of 400 pixels with a rim of 10, runs each in torch fp32 and joins them hard. It is
 the package itself where that is installed, else the same steps on spandrel's network. Ours: `NetworkUpscaler` in fp32
-and in bf16. The ways take turns and the best time of each counts; beside the clock stands the processor's own time,
-which other load on the machine changes less.
+and, where the processor has it, in bf16. The ways take turns and the best time of each counts; beside the clock stands
+the processor's own time, which other load on the machine changes less.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from gfprestore.engine import resolve_precision
 from gfprestore.errors import UsageError
 from gfprestore.resize import resize_photo
-from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
+from gfprestore.upscaling.network import NetworkUpscaler, UpscalingNetwork, load_upscaling_network
 from gfprestore.upscaling.package import PackageUpscaler
 from gfprestore.upscaling.tiles import TileGrid
 from gfprestore.weights import read_state_dict
@@ -31,31 +35,36 @@ SHARED = PROJECT.parent / "shared"
 RIM = 10
 
 
-def official(state: dict[str, torch.Tensor], tile: int) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+def official(
+    network: UpscalingNetwork, state: dict[str, np.ndarray], tile: int
+) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """The package's upscaler, or its steps: mirror out by a rim, cut tiles with a rim, run each, join hard."""
-    try:
-        package = PackageUpscaler(state, 2, device="cpu", tile_pixels=tile)
-    except UsageError:
-        pass
-    else:
-        return "realesrgan package", lambda pixels: package.upscale(pixels, (pixels.shape[1] * 2, pixels.shape[0] * 2))
-    network = load_upscaling_network("x2plus", state)
+    factor, multiple = network.factor, network.multiple
+    with suppress(UsageError):
+        if factor == 2:  # what the package has its own class for
+            package = PackageUpscaler(state, 2, device="cpu", tile_pixels=tile)
+            return "realesrgan package", lambda pixels: package.upscale(
+                pixels, (pixels.shape[1] * 2, pixels.shape[0] * 2)
+            )
 
     @torch.inference_mode()
     def upscale(pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
         frame = np.pad(pixels, ((0, RIM), (0, RIM), (0, 0)), mode="reflect")
-        frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="reflect")
+        frame = np.pad(
+            frame, ((0, -frame.shape[0] % multiple), (0, -frame.shape[1] % multiple), (0, 0)), mode="reflect"
+        )
         values = torch.from_numpy(frame.astype(np.float32) / 255)[None]
-        result = np.empty((frame.shape[0] * 2, frame.shape[1] * 2, 3), np.float32)
+        result = np.empty((frame.shape[0] * factor, frame.shape[1] * factor, 3), np.float32)
         for top in range(0, frame.shape[0], tile):
             for left in range(0, frame.shape[1], tile):
                 bottom, right = min(top + tile, frame.shape[0]), min(left + tile, frame.shape[1])
                 above, before = max(0, top - RIM), max(0, left - RIM)
                 part = network(values[:, above : bottom + RIM, before : right + RIM].contiguous())[0].numpy()
-                inner = part[(top - above) * 2 : (bottom - above) * 2, (left - before) * 2 : (right - before) * 2]
-                result[top * 2 : bottom * 2, left * 2 : right * 2] = inner
-        return (result[: height * 2, : width * 2] * 255).round().astype(np.uint8)
+                rows = slice((top - above) * factor, (bottom - above) * factor)
+                columns = slice((left - before) * factor, (right - before) * factor)
+                result[top * factor : bottom * factor, left * factor : right * factor] = part[rows, columns]
+        return (result[: height * factor, : width * factor] * 255).round().astype(np.uint8)
 
     return "RealESRGANer's steps on spandrel's network", upscale
 
@@ -79,13 +88,15 @@ def main() -> None:
     width, height = arguments.size
     pixels = resize_photo(np.asarray(Image.open(arguments.photo).convert("RGB")), (width, height))
     state = read_state_dict(arguments.weights)
-    name, theirs = official(state, arguments.tile)
+    weights = arguments.weights.stem
+    network = load_upscaling_network(weights, state)
+    size = width * network.factor, height * network.factor
+    name, theirs = official(network, state, arguments.tile)
     ways = {f"{name}, tile {arguments.tile}, fp32": theirs}
-    for precision in ("fp32", "bf16"):
-        ours = NetworkUpscaler(load_upscaling_network("x2plus", state), device="cpu", precision=precision)
-        small = resize_photo(pixels, (64, 64))
-        ours.upscale(small, (128, 128))
-        ways[f"gfprestore, {precision}"] = lambda image, ours=ours: ours.upscale(image, (width * 2, height * 2))
+    for precision in dict.fromkeys(("fp32", resolve_precision("auto", "cpu"))):
+        ours = NetworkUpscaler(load_upscaling_network(weights, state), device="cpu", precision=precision)
+        ours.upscale(resize_photo(pixels, (64, 64)), (128, 128))
+        ways[f"gfprestore, {precision}"] = lambda image, ours=ours: ours.upscale(image, size)
 
     best = dict.fromkeys(ways, float("inf"))
     busy = dict(best)
@@ -97,7 +108,8 @@ def main() -> None:
             best[title] = min(best[title], time.perf_counter() - began)
             busy[title] = min(busy[title], time.process_time() - worked)
     first = next(iter(ways))
-    print(f"{width} x {height}, x2, {torch.get_num_threads()} threads, best of {arguments.rounds}")
+    threads = torch.get_num_threads()
+    print(f"{weights}, {width} x {height}, x{network.factor}, {threads} threads, best of {arguments.rounds}")
     for title in ways:
         decibels = psnr(results[title], results[first])
         clock = f"clock {best[title]:7.2f} s ({best[first] / best[title]:4.2f} times)"

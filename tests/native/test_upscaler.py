@@ -1,4 +1,4 @@
-"""RRDBNet on the compiled kernels against spandrel's own."""
+"""Real-ESRGAN's networks on the compiled kernels against spandrel's own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import pytest
 import torch
 from kernel_programs import needs_kernels
 from numpy.typing import NDArray
+from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import nn
 
 from gfprestore.native import running
 from gfprestore.native.library import Library, library_for
 from gfprestore.native.program import SMALLEST_LARGE
-from gfprestore.native.upscaler import NativeUpscalerEngine, Rrdb, build_native_upscaler
+from gfprestore.native.rrdb import Rrdb
+from gfprestore.native.srvgg import Srvgg
+from gfprestore.native.upscaler import NativeUpscalerEngine, build_native_upscaler
 from gfprestore.torch_engine import TorchEngine
 from gfprestore.upscaling.network import _ALIGNMENT, NetworkUpscaler, load_upscaling_network, steady_precision
 
@@ -43,6 +46,19 @@ def random_rrdb(factor: int = 2, filters: int = 64, blocks: int = 2) -> nn.Modul
     return network.eval().requires_grad_(False)
 
 
+def random_srvgg(factor: int = 4, *, act_type: str = "prelu", filters: int = 64) -> nn.Module:
+    torch.manual_seed(0)
+    network = Compact(num_feat=filters, num_conv=3, upscale=factor, act_type=act_type)
+    for parameter in network.parameters():
+        parameter.data *= 2  # so that the layers count beside the photo itself
+    for layer in network.body:
+        if isinstance(layer, nn.PReLU):
+            layer.weight.data.uniform_(-1.6, 1.9)  # general-x4v3's own reach
+    network.body[-1].weight.data *= 0.1
+    network.body[-1].bias.data -= 0.2  # most values inside the range, where nothing is cut off
+    return network.eval().requires_grad_(False)
+
+
 def unused() -> Any:
     raise AssertionError("nothing here is too small for tiles")
 
@@ -67,6 +83,27 @@ def test_tiles_of_any_size_come_out_as_spandrel_has_them(kernels: Library, facto
         assert np.abs(engine.run(pixels)[0] - wanted).max() < EXACT
 
 
+@pytest.mark.parametrize(("factor", "act_type"), [(1, "prelu"), (2, "relu"), (3, "leakyrelu"), (4, "prelu")])
+def test_tiles_of_the_small_network_come_out_as_spandrel_has_them(kernels: Library, factor: int, act_type: str) -> None:
+    network = random_srvgg(factor, act_type=act_type)
+    engine = NativeUpscalerEngine(Srvgg(network, kernels), kernels, "fp32", unused)
+    for height, width in ((16, 16), (52, 37), (70, 96)):
+        pixels = photo(height, width, count=2)
+        wanted = spandrels(network, pixels)
+        given = engine.run(pixels)[0]
+        assert given.shape == wanted.shape and wanted.std() > 0.05 and ((wanted > 0) & (wanted < 1)).mean() > 0.5
+        assert np.abs(given - wanted).max() < EXACT
+
+
+def test_half_precision_of_the_small_network_stays_near(kernels: Library) -> None:
+    if not kernels.has_half:
+        pytest.skip("these kernels have no bfloat16")
+    network, pixels = random_srvgg(), photo(48, 48)
+    given = NativeUpscalerEngine(Srvgg(network, kernels), kernels, "bf16", unused).run(pixels)[0]
+    error = np.abs(given - spandrels(network, pixels))
+    assert 1e-5 < np.sqrt(np.square(error).mean()) < 0.01
+
+
 def test_half_precision_stays_near(kernels: Library) -> None:
     if not kernels.has_half:
         pytest.skip("these kernels have no bfloat16")
@@ -76,13 +113,14 @@ def test_half_precision_stays_near(kernels: Library) -> None:
     assert 1e-5 < np.sqrt(np.square(error).mean()) < 0.01
 
 
+@pytest.mark.parametrize("kind", [Rrdb, Srvgg])
 def test_tile_has_the_same_bytes_in_any_batch_and_on_any_number_of_threads(
-    kernels: Library, monkeypatch: pytest.MonkeyPatch
+    kernels: Library, kind: type[Rrdb | Srvgg], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, pixels, results = random_rrdb(), photo(48, 40, count=2), []
+    network, pixels, results = random_rrdb() if kind is Rrdb else random_srvgg(), photo(48, 40, count=2), []
     for threads in (1, 3):
         monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
-        engine = NativeUpscalerEngine(Rrdb(network, kernels), kernels, "fp32", unused)
+        engine = NativeUpscalerEngine(kind(network, kernels), kernels, "fp32", unused)
         results += [engine.run(pixels)[0], np.concatenate([engine.run(pixels[:1])[0], engine.run(pixels[1:])[0]])]
     assert all(result.tobytes() == results[0].tobytes() for result in results)
 
@@ -107,6 +145,10 @@ def test_other_networks_are_left_to_others() -> None:
     assert build_native_upscaler(ESRGAN(num_blocks=1, plus=True), "fp32", unused) is None
     assert build_native_upscaler(ESRGAN(num_blocks=1, scale=3), "fp32", unused) is None
     assert isinstance(build_native_upscaler(random_rrdb(), "fp32", unused), NativeUpscalerEngine)
+    assert build_native_upscaler(random_srvgg(filters=20), "fp32", unused) is None
+    assert build_native_upscaler(Compact(num_in_ch=1, num_out_ch=1), "fp32", unused) is None
+    assert build_native_upscaler(Compact(num_in_ch=4, num_out_ch=3), "fp32", unused) is None
+    assert isinstance(build_native_upscaler(random_srvgg(), "fp32", unused), NativeUpscalerEngine)
 
 
 def test_photos_are_upscaled_with_it() -> None:
