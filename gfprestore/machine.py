@@ -20,8 +20,8 @@ USUAL_MEMORY = 8 << 30
 PROCESSORS = Path("/sys/devices/system/cpu")
 """Linux's folder of what processors are."""
 
-GPU_DEVICES = (Path("/dev/kfd"), Path("/dev/dxg"))
-"""What Linux shows where it computes on AMD's GPUs, and within Windows on any."""
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+"""What Linux shows where it has a driver of NVIDIA's GPUs, of AMD's, and within Windows of any."""
 
 GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 """File with the groups that this process is in."""

@@ -46,6 +46,7 @@ _LARGEST_TILE = 1536
 # For a tile, the photo and its result together: beside the 1.2 GB of the libraries and the compiled network a photo of
 # 100 megapixels then stays below 4 GB.
 _PROCESSOR_BUDGET = 8 << 28
+_LEAST_SHARE = 1 / 8
 _GPU_SHARE = 0.5
 _LARGEST_BATCH = 8
 # Many of torch's kernels for GPUs count in 32 bits, and older ones then leave values out without a word.
@@ -179,7 +180,9 @@ class NetworkUpscaler:
         if self._fits_memory:
             # On the processor the photo and its result lie in the same memory as the tile.
             beside = pixels.nbytes * (1 + self._factor**2) if self._is_processor else 0
-            limit = min(limit, math.isqrt(int(max(self._budget - beside, 0) / self._bytes_per_pixel)))
+            # Beside a result that fills the budget by itself a share of it is little, and smaller tiles draw far more.
+            room = max(self._budget - beside, self._budget * _LEAST_SHARE)
+            limit = min(limit, math.isqrt(int(room / self._bytes_per_pixel)))
         if self._most_pixels is not None:
             limit = min(limit, math.isqrt(self._most_pixels))
         return plan_tiles(
@@ -238,8 +241,8 @@ def steady_precision(network: UpscalingNetwork, device: str, precision: str) -> 
 
     RRDBNet looks farther than tiles overlap, so a tile's border changes every value a little. In bf16 the least change
     is enough for other roundings, which add up from layer to layer: tiles differ by 50 to 57 dB all over, as much as
-    from fp32, however far from their borders. In fp32 the kernels take 1.6 times the time of bf16. Other networks look
-    less far, or have bf16 as their only quick way.
+    from fp32, however far from their borders. In fp32 the kernels take 1.6 times the time of bf16. SRVGGNetCompact looks
+    less far, but its squares carry roundings on as well. Other networks have bf16 as their only quick way.
     """
     return "fp32" if device == "cpu" and runs_natively(network.network, precision) else precision
 
