@@ -59,6 +59,10 @@ def random_srvgg(factor: int = 4, *, act_type: str = "prelu", filters: int = 64)
     return network.eval().requires_grad_(False)
 
 
+def random_network(kind: type[Rrdb | Srvgg]) -> nn.Module:
+    return random_rrdb() if kind is Rrdb else random_srvgg()
+
+
 def unused() -> Any:
     raise AssertionError("nothing here is too small for tiles")
 
@@ -95,20 +99,12 @@ def test_tiles_of_the_small_network_come_out_as_spandrel_has_them(kernels: Libra
         assert np.abs(given - wanted).max() < EXACT
 
 
-def test_half_precision_of_the_small_network_stays_near(kernels: Library) -> None:
+@pytest.mark.parametrize("kind", [Rrdb, Srvgg])
+def test_half_precision_stays_near(kernels: Library, kind: type[Rrdb | Srvgg]) -> None:
     if not kernels.has_half:
         pytest.skip("these kernels have no bfloat16")
-    network, pixels = random_srvgg(), photo(48, 48)
-    given = NativeUpscalerEngine(Srvgg(network, kernels), kernels, "bf16", unused).run(pixels)[0]
-    error = np.abs(given - spandrels(network, pixels))
-    assert 1e-5 < np.sqrt(np.square(error).mean()) < 0.01
-
-
-def test_half_precision_stays_near(kernels: Library) -> None:
-    if not kernels.has_half:
-        pytest.skip("these kernels have no bfloat16")
-    network, pixels = random_rrdb(), photo(48, 48)
-    given = NativeUpscalerEngine(Rrdb(network, kernels), kernels, "bf16", unused).run(pixels)[0]
+    network, pixels = random_network(kind), photo(48, 48)
+    given = NativeUpscalerEngine(kind(network, kernels), kernels, "bf16", unused).run(pixels)[0]
     error = np.abs(given - spandrels(network, pixels))
     assert 1e-5 < np.sqrt(np.square(error).mean()) < 0.01
 
@@ -117,7 +113,7 @@ def test_half_precision_stays_near(kernels: Library) -> None:
 def test_tile_has_the_same_bytes_in_any_batch_and_on_any_number_of_threads(
     kernels: Library, kind: type[Rrdb | Srvgg], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, pixels, results = random_rrdb() if kind is Rrdb else random_srvgg(), photo(48, 40, count=2), []
+    network, pixels, results = random_network(kind), photo(48, 40, count=2), []
     for threads in (1, 3):
         monkeypatch.setattr(running, "count_threads", lambda count=threads: count)
         engine = NativeUpscalerEngine(kind(network, kernels), kernels, "fp32", unused)
