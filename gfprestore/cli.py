@@ -6,7 +6,6 @@ Only click is imported before the arguments are known: `--help` must not wait fo
 from __future__ import annotations
 
 import io
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -132,6 +131,8 @@ def _ignore(_line: str) -> None:
 
 
 def _set_up_logging(quiet: bool, verbose: bool) -> None:
+    import logging  # here, since --help should not wait for it
+
     logger = logging.getLogger("gfprestore")
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
     handler = logging.StreamHandler()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -101,6 +99,8 @@ def _status_of(command: click.Command) -> int:
         return ExitCode.USAGE
     except GfprestoreError as error:
         tell(f"{command.name}: error: {error}")
+        import logging  # here, as below, since a command's help should not wait for it
+
         logging.getLogger("gfprestore").debug("Traceback of the error:", exc_info=error)
         return error.exit_code
     except BrokenPipeError:
@@ -136,6 +136,8 @@ def _stdout_error() -> str | None:
 
 def _echo_error(error: OSError) -> str | None:
     """Why `click.echo` failed, if it did: where stdout has no buffer, nothing is left to try again."""
+    import traceback
+
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return (error.strerror or type(error).__name__) if frame.f_globals.get("__name__") == "click.utils" else None
 

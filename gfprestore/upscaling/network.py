@@ -241,8 +241,8 @@ def steady_precision(network: UpscalingNetwork, device: str, precision: str) -> 
 
     RRDBNet looks farther than tiles overlap, so a tile's border changes every value a little. In bf16 the least change
     is enough for other roundings, which add up from layer to layer: tiles differ by 50 to 57 dB all over, as much as
-    from fp32, however far from their borders. In fp32 the kernels take 1.6 times the time of bf16. SRVGGNetCompact looks
-    less far, but its squares carry roundings on as well. Other networks have bf16 as their only quick way.
+    from fp32, however far from their borders. In fp32 the kernels take 1.6 times the time of bf16. SRVGGNetCompact
+    looks less far, but its squares carry roundings on as well. Other networks have bf16 as their only quick way.
     """
     return "fp32" if device == "cpu" and runs_natively(network.network, precision) else precision
 
