@@ -29,6 +29,8 @@ class Srvgg:
         Raises:
             ValueError: It is built otherwise, or its widths do not fit the kernels.
         """
+        # Its layers do not tell: another network of the same might add something else than the pixel itself.
+        require(type(network).__name__ == "SRVGGNetCompact")
         body, upsampler = list(network.get_submodule("body").children()), network.get_submodule("upsampler")
         require(isinstance(upsampler, nn.PixelShuffle) and len(body) % 2 == 1)
         self.factor = int(upsampler.upscale_factor)  # type: ignore[arg-type]

@@ -144,6 +144,7 @@ def test_other_networks_are_left_to_others() -> None:
     assert build_native_upscaler(random_srvgg(filters=20), "fp32", unused) is None
     assert build_native_upscaler(Compact(num_in_ch=1, num_out_ch=1), "fp32", unused) is None
     assert build_native_upscaler(Compact(num_in_ch=4, num_out_ch=3), "fp32", unused) is None
+    assert build_native_upscaler(type("Other", (Compact,), {})(), "fp32", unused) is None
     assert isinstance(build_native_upscaler(random_srvgg(), "fp32", unused), NativeUpscalerEngine)
 
 
