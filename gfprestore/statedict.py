@@ -106,7 +106,7 @@ def _array_of(entry: Mapping[str, Any], mapped: mmap.mmap, start: int) -> NDArra
         raise ValueError(f"it holds tensors of the type {kind}, which weights do not have")
     array: NDArray[Any] = np.ndarray(entry["shape"], _DTYPES[kind], mapped, start + entry["data_offsets"][0])
     if kind == "BF16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(array.astype(np.uint32) << 16).view(np.float32)  # of no axes, a shift gives a number
     return array if array.flags.aligned else array.copy()
 
 

@@ -428,7 +428,7 @@ def test_brain_floats_come_as_floats_of_the_same_value(alone: Path, suffix: str)
         save_file(stored, path)
     for _ in range(2):  # a pickle's converted copy as well
         found = read_state_dict(path)
-        assert {name: array.dtype for name, array in found.items()} == {"a": np.float32, "b": np.float32}
+        assert all(isinstance(array, np.ndarray) and array.dtype == np.float32 for array in found.values())
         for name, tensor in stored.items():
             assert np.array_equal(found[name], tensor.float().numpy()) and found[name].shape == tuple(tensor.shape)
 

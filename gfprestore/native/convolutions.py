@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.native.library import Library
-from gfprestore.native.operands import Array, Buffer, Epilogue, Features, Flag, Kind, Operand
+from gfprestore.native.operands import Array, Buffer, Epilogue, Features, Flag, Floats, Kind, Operand
 from gfprestore.native.packing import pair_rows
 from gfprestore.native.program import ProgramBuilder
-
-Floats = NDArray[np.float32]
 
 EPSILON = 1e-5
 """Of every normalisation; torch's default."""

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from gfprestore.native.operands import Floats
 
 BLOCK = 4
 """Pixels of a block: upper left, upper right, lower left, lower right."""

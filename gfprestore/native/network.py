@@ -10,16 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gfprestore.native.layout import BLOCK, BORDER_PLACES, NOTHING, Layout, arrange, arrange_kernel, arrange_matrix
 from gfprestore.native.levels import Level, find_levels
-from gfprestore.native.operands import Array, Buffer, Epilogue, Features, Flag, Kind
+from gfprestore.native.operands import Array, Buffer, Epilogue, Features, Flag, Floats, Kind
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.nn.shape import LEAK, GfpganShape, Resampling, Sft
 from gfprestore.nn.weights import GfpganWeights
-
-Floats = NDArray[np.float32]
 
 HALF_RANGE = 127.5
 """Pixels 0 to 255 are -1 to 1 for the network: `pixel / 127.5 - 1`."""
@@ -227,7 +224,7 @@ class NetworkWriter:
         """`StyledConvolution.forward` and the feature transform; after the last one only colours are left to do."""
         weight, out = self.arrays[f"{DECODER}.{name}.modulated_conv.weight"][0], level.decoder  # [O I K K]
         style = self.style(name, code, into)
-        energy = arrange(np.einsum("oiyx,oiyx->oi", weight, weight), out)
+        energy = arrange(np.einsum("oiyx,oiyx->oi", weight, weight), out)  # [O I]
         gain = self.builder.inverse_norm(style, arrange(energy.T, _summed(into)).T)
         bias = self.arrays[f"{DECODER}.{name}.bias"].ravel()
         after = replace(ACTIVATED, gain=gain, bias=_array(arrange(bias, out)))

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+Floats = NDArray[np.float32]
 
 
 class Kind(IntEnum):

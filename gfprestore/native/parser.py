@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.native.convolutions import Floats, Kernel, Layers, Product, Writer
+from gfprestore.native.convolutions import Kernel, Layers, Product, Writer
 from gfprestore.native.engine import FaceEngine
 from gfprestore.native.library import Library, library_for
-from gfprestore.native.operands import Array, Epilogue, Features, Flag
+from gfprestore.native.operands import Array, Epilogue, Features, Flag, Floats
 from gfprestore.native.program import ProgramBuilder
 from gfprestore.native.running import Program
 

@@ -7,14 +7,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gfprestore.native.library import Library
-from gfprestore.native.operands import STRIDES, Array, Buffer, Epilogue, Features, Flag, Kind, Operand, buffer_of
+from gfprestore.native.operands import (
+    STRIDES,
+    Array,
+    Buffer,
+    Epilogue,
+    Features,
+    Flag,
+    Floats,
+    Kind,
+    Operand,
+    buffer_of,
+)
 from gfprestore.native.packing import pair_rows, round_weights
 from gfprestore.native.running import Memory, Program, share
-
-Floats = NDArray[np.float32]
 
 SMALLEST_TILED = 16
 """Side from which tiles pay: below it the transformed weights, four times as many, take longer to read."""

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
+from gfprestore.native.convolutions import require
 from gfprestore.native.library import Library
-from gfprestore.native.operands import Epilogue, Features, Flag
+from gfprestore.native.operands import Epilogue, Features, Flag, Floats
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.torch_layers import CHANNELS, Floats, Layer, read_convolution, require
+from gfprestore.native.torch_layers import CHANNELS, Layer, read_convolution
 
 GROWTH = 32
 """Channels that every convolution of a dense block adds."""

@@ -12,10 +12,11 @@ from itertools import zip_longest
 import numpy as np
 from torch import nn
 
+from gfprestore.native.convolutions import require
 from gfprestore.native.library import Library
-from gfprestore.native.operands import Epilogue, Features
+from gfprestore.native.operands import Epilogue, Features, Floats
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.torch_layers import CHANNELS, Floats, Layer, read_convolution, require
+from gfprestore.native.torch_layers import CHANNELS, Layer, read_convolution
 
 
 class Srvgg:

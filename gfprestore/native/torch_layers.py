@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-Floats = NDArray[np.float32]
+from gfprestore.native.convolutions import require
+from gfprestore.native.operands import Floats
 
 CHANNELS = 3
 """Of a photo."""
@@ -40,12 +40,6 @@ def read_convolution(layer: nn.Module) -> Layer:
     require(layer.stride == (1, 1) and layer.bias is not None)
     assert layer.bias is not None
     return Layer(layer.weight.detach().numpy(), layer.bias.detach().numpy())
-
-
-def require(condition: bool) -> None:
-    """Raise ValueError where a network is another than the kernels know."""
-    if not condition:
-        raise ValueError("this is no upscaling network that the kernels know")
 
 
 def _fill(array: Floats, axis: int, multiple: int) -> Floats:

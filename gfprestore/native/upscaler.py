@@ -13,12 +13,12 @@ from torch import nn
 
 from gfprestore.engine import Engine
 from gfprestore.native.library import Library, library_for
-from gfprestore.native.operands import Array, Features
+from gfprestore.native.operands import Array, Features, Floats
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.native.rrdb import Rrdb
 from gfprestore.native.running import Crew, Program
 from gfprestore.native.srvgg import Srvgg
-from gfprestore.native.torch_layers import CHANNELS, Floats
+from gfprestore.native.torch_layers import CHANNELS
 from gfprestore.outofmemory import out_of_memory
 
 

@@ -1,1 +1,1 @@
-"""Networks written in plain torch: no files, no device chosen, no printing."""
+"""Networks written in plain torch, and their weights in plain arrays: no files, no device chosen, no printing."""
