@@ -1,7 +1,8 @@
 """Enlarge whole photos: by resampling, or by an upscaling network in tiles.
 
-`build_upscaler` turns what the user chose into an `Upscaler`. Networks come through spandrel, which knows Real-ESRGAN's
-two forms and some hundred community models from their state dicts.
+`build_upscaler` turns what the user chose into an `Upscaler`. On the processor the compiled kernels run Real-ESRGAN's
+two networks and whatever is built like them; all others, and those on a GPU, come through spandrel, which knows some
+hundred community models from their state dicts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from gfprestore.dropping import ShouldStop, drop_if
 from gfprestore.errors import UsageError, WeightsError
 from gfprestore.photo import Pixels
 from gfprestore.resize import Enlargement, resize_photo
+from gfprestore.upscaling.kernel_network import read_kernel_network
+from gfprestore.upscaling.upscaler import NetworkUpscaler, TiledNetwork
 from gfprestore.weights import read_state_dict
 
 CHOICES = ("auto", "real-esrgan", "lanczos", "none", "realesrgan-package")
@@ -127,14 +130,11 @@ def build_upscaler(
         return LANCZOS
 
     def build(title: str, state: Mapping[str, NDArray[Any]]) -> Upscaler:
-        # Here and below, since networks for this come by way of torch, which resampling does without.
-        from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network, steady_precision
-
-        network = load_upscaling_network(title, state)
+        network = load_network(title, state, device, precision)
         return NetworkUpscaler(
             network,
             device=device,
-            precision=precision if keeps_precision else steady_precision(network, device, precision),
+            precision=precision if keeps_precision else network.steady_precision(precision),
             tile_pixels=tile_pixels,
             strength=strength,
             cache_folder=cache_folder,
@@ -160,6 +160,27 @@ def build_upscaler(
         words, suffixes = ", ".join(CHOICES), ", ".join(_NETWORK_SUFFIXES)
         raise UsageError(f"--background takes {words} or a weights file ({suffixes}); {choice!r} is none of these.")
     return build(path.stem, read_state_dict(path))
+
+
+def load_network(title: str, state: Mapping[str, NDArray[Any]], device: str, precision: str) -> TiledNetwork:
+    """The upscaling network that a state dict is of, in the form that runs best.
+
+    Args:
+        title: What to call it in messages.
+        state: State dict, of any float type.
+        device: A concrete device.
+        precision: `fp32` or `bf16`.
+
+    Raises:
+        UsageError: spandrel does not know it either, or it does not turn RGB into RGB.
+    """
+    network = read_kernel_network(title, state, precision) if device == "cpu" else None
+    if network is not None:
+        return network
+    # Here, since these come by way of torch, which takes seconds to import and which the kernels do without.
+    from gfprestore.upscaling.network import load_upscaling_network
+
+    return load_upscaling_network(title, state)
 
 
 def real_esrgan_name(scale: float, device: str) -> str:

@@ -15,13 +15,15 @@ from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 
+from gfprestore import background
 from gfprestore.background import BILINEAR, LANCZOS, build_upscaler, real_esrgan_name
 from gfprestore.errors import DeviceError, UsageError, WeightsError
 from gfprestore.resize import has_equal_channels, resize_photo
 from gfprestore.torch_engine import TorchEngine
-from gfprestore.upscaling import network as background_network
+from gfprestore.upscaling import upscaler as tiled
 from gfprestore.upscaling.layers import finish_in_fp32, values_per_pixel
-from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
+from gfprestore.upscaling.network import UpscalingNetwork, load_upscaling_network
+from gfprestore.upscaling.upscaler import NetworkUpscaler
 
 # In 8 bits this means that one value in fifteen differs by one level.
 LEAST_PSNR = 60.0
@@ -139,7 +141,7 @@ def counting_upscaler(engine: CountingEngine, **more: Any) -> NetworkUpscaler:
 
 
 def test_tiles_shrink_until_photo_result_and_tile_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background_network, "_PROCESSOR_BUDGET", 32 << 20)
+    monkeypatch.setattr(tiled, "_PROCESSOR_BUDGET", 32 << 20)
     engine = CountingEngine()
     upscale = counting_upscaler(engine)
     per_pixel = 1.5 * 4 * values_per_pixel(load_upscaling_network("a small network", small_network(2)))
@@ -218,7 +220,7 @@ def test_layers_on_a_gpu_have_few_enough_values_to_count(
     monkeypatch: pytest.MonkeyPatch, most: int, batch: int
 ) -> None:
     each = values_per_pixel(load_upscaling_network("a small network", small_network(2)))
-    monkeypatch.setattr(background_network, "_MOST_GPU_VALUES", most * each)
+    monkeypatch.setattr(tiled, "_MOST_GPU_VALUES", most * each)
     engine = CountingEngine()
     network = load_upscaling_network("a small network", small_network(2))
     upscale = NetworkUpscaler(
@@ -361,8 +363,8 @@ def test_precision_is_kept_where_it_was_asked_for(tmp_path: Path, monkeypatch: p
     def upscaler(network: object, *, precision: str, **_: object) -> None:
         found.append(precision)
 
-    monkeypatch.setattr(background_network, "NetworkUpscaler", upscaler)
-    monkeypatch.setattr(background_network, "steady_precision", lambda *_: "steady")
+    monkeypatch.setattr(background, "NetworkUpscaler", upscaler)
+    monkeypatch.setattr(UpscalingNetwork, "steady_precision", lambda *_: "steady")
     path = tmp_path / "own.safetensors"
     save_file(small_network(2), path)
     build_upscaler(str(path), 2, read_weights=dict, device="cpu", precision="bf16", keeps_precision=keeps, notify=print)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gfprestore.background import load_network
 from gfprestore.paste import FacePatch, paste_faces
 from gfprestore.upscaling.layers import values_per_pixel
-from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
+from gfprestore.upscaling.network import load_upscaling_network
+from gfprestore.upscaling.upscaler import NetworkUpscaler
 from gfprestore.weights import read_state_dict
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]
@@ -22,7 +24,7 @@ LEAST_PSNR = 60.0
 
 
 def upscaler(weights: Path, name: str, precision: str, tile_pixels: int | None = None) -> NetworkUpscaler:
-    network = load_upscaling_network(name, read_state_dict(weights / f"{name}_fp16.pth"))
+    network = load_network(name, read_state_dict(weights / f"{name}_fp16.pth"), "cpu", precision)
     return NetworkUpscaler(network, device="cpu", precision=precision, tile_pixels=tile_pixels)
 
 
@@ -55,7 +57,7 @@ def test_tile_size_does_not_show(
 ) -> None:
     pixels = part_of_a_photo(real_photos, *size)
     is_near_sighted = name == "realesr-general-x4v3"
-    precision = "bf16" if is_near_sighted else "fp32"  # as `steady_precision` has it where our own kernels run
+    precision = "bf16" if is_near_sighted else "fp32"  # as `KernelNetwork` has it
     results, counts = [], []
     for limit in (1024, *limits):
         upscale = upscaler(real_weights, name, precision, limit)

@@ -33,7 +33,17 @@ STANDARD_LIBRARY_ONLY = [
 ]
 CLICK_ONLY = ["command", "cli", "weights_cli", "training.cli", "evaluation.cli"]
 PIXELS_ONLY = ["photo", "photofile", "align", "paste", "resize", "geometry", "transparency", "curves"]
-WITHOUT_TORCH = ["nn.weights", "statedict", "engine", "models", "pipeline", "parsing", "identity", "native.parser"]
+WITHOUT_TORCH = [
+    "nn.weights",
+    "statedict",
+    "engine",
+    "models",
+    "pipeline",
+    "parsing",
+    "identity",
+    "native.parser",
+    "background",
+]
 """Torch takes longer to import than a first photo to restore, so what can do without it never waits for it."""
 SIBLINGS = ["training", "evaluation"]
 """May use each other and everything else, and nothing else uses them: whoever restores photos needs no trainer."""

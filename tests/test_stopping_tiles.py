@@ -18,7 +18,8 @@ from gfprestore.job import Job
 from gfprestore.options import RestoreOptions
 from gfprestore.pipeline import restore_photos
 from gfprestore.report import Restored
-from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
+from gfprestore.upscaling.network import load_upscaling_network
+from gfprestore.upscaling.upscaler import NetworkUpscaler
 
 
 class CountingEngine:

@@ -5,16 +5,18 @@ The features of a dense block lie side by side in one buffer, so that nothing is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
 
 from gfprestore.native.convolutions import require
+from gfprestore.native.layers import CHANNELS, Layer, LayerReader, length_of
 from gfprestore.native.library import Library
 from gfprestore.native.operands import Epilogue, Features, Flag, Floats
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.torch_layers import CHANNELS, Layer, read_convolution
 
 GROWTH = 32
 """Channels that every convolution of a dense block adds."""
@@ -25,36 +27,55 @@ RESIDUAL_SHARE = 0.2
 LEAK = 0.2
 """Slope of every leaky ReLU below zero."""
 
+_UNSHUFFLED = {CHANNELS * side**2: side for side in (1, 2, 4)}
+"""Channels of the input -> side of the photo's squares that they are."""
+
+# BSRGAN's names and those of ESRGAN's first form -> Real-ESRGAN's. In the latter all after the blocks is counted.
+_SPELLINGS = (
+    (re.compile(r"RRDB_trunk\.(\d+)\.RDB(\d)\.(conv\d)\."), r"body.\1.rdb\2.\3."),
+    (re.compile(r"trunk_conv\."), "conv_body."),
+    (re.compile(r"upconv(\d)\."), r"conv_up\1."),
+    (re.compile(r"HRconv\."), "conv_hr."),
+    (re.compile(r"model\.0\."), "conv_first."),
+    (re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.(conv\d)\.0\."), r"body.\1.rdb\2.\3."),
+    (re.compile(r"model\.1\.sub\.\d+\."), "conv_body."),
+)
+
 
 class Rrdb:
     """The convolutions of an RRDBNet."""
 
-    def __init__(self, network: nn.Module, library: Library) -> None:
-        """Read them off spandrel's network.
+    def __init__(self, state: Mapping[str, NDArray[Any]], library: Library) -> None:
+        """Read them.
+
+        Args:
+            state: Bare state dict, under the names of Real-ESRGAN, BSRGAN or ESRGAN.
+            library: The kernels.
 
         Raises:
-            ValueError: It is built otherwise, or its widths do not fit the kernels.
+            ValueError: It is another network's, or its widths do not fit the kernels.
         """
-        self.shuffle = int(getattr(network, "shuffle_factor", None) or 1)
-        layers = list(network.get_submodule("model").children())
-        trunk = list(layers[1].get_submodule("sub").children())
-        first = read_convolution(layers[0])
-        self.blocks = [_dense_blocks(block) for block in trunk[:-1]]
-        self.last_of_trunk = read_convolution(trunk[-1])
-        tail = layers[2:]
-        self.upsampled = []
-        while tail and isinstance(tail[0], nn.Upsample):
-            require(tail[0].scale_factor == 2 and tail[0].mode == "nearest" and _is_leaky(tail[2]))
-            self.upsampled.append(read_convolution(tail[1]))
-            tail = tail[3:]
-        require(len(tail) == 3 and _is_leaky(tail[1]))
-        self.before_last, last = read_convolution(tail[0]), read_convolution(tail[2])
-        self.factor = 2 ** len(self.upsampled)
-        self.width = first.weight.shape[0]
-        require(self.width % library.panel == 0 and library.panel <= GROWTH and last.weight.shape[0] == CHANNELS)
+        state = _with_released_names(state)
+        reader = LayerReader(state)
+        self.width = width = length_of(state, "conv_first.weight")
+        given = length_of(state, "conv_first.weight", axis=1)
+        require(given in _UNSHUFFLED)
+        self.shuffle = _UNSHUFFLED[given]
+        first = reader.take_layer("conv_first", width, given)
+        self.blocks = [_dense_blocks(reader, f"body.{index}", width) for index in range(len(_numbers(state, "body.")))]
+        self.last_of_trunk = reader.take_layer("conv_body", width, width)
+        ups = len(_numbers(state, "conv_up"))
+        self.upsampled = [reader.take_layer(f"conv_up{index}", width, width) for index in range(1, ups + 1)]
+        self.before_last = reader.take_layer("conv_hr", width, width)
+        last = reader.take_layer("conv_last", CHANNELS, width)
+        reader.finish()
+        self.factor, rest = divmod(2**ups, self.shuffle)
+        require(rest == 0 and len(self.blocks) > 0)
+        require(width % library.panel == 0 and library.panel <= GROWTH)
         self.first, self.last = first.filled(inputs=library.panel), last.filled(outputs=library.panel)
         self.inputs = self.first.weight.shape[1]
-        self.bytes_per_pixel = 2.0 * 4 * self.width * (self.factor / self.shuffle) ** 2
+        self.reach = 1 + 15 * len(self.blocks) + 1 + ups + 2
+        self.bytes_per_pixel = 2.0 * 4 * width * self.factor**2
 
     def write(self, builder: ProgramBuilder, x: Features) -> Features:
         """Write the network's steps; see `TileNetwork.write`."""
@@ -65,21 +86,41 @@ class Rrdb:
         return found
 
 
-def _is_leaky(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.LeakyReLU) and layer.negative_slope == LEAK
+def _with_released_names(state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The state dict under the names of Real-ESRGAN's weights, where its own are known."""
+    last = max(_numbers(state, "model."), default=0)
+    return {_released_name(name, last): array for name, array in state.items()}
 
 
-def _dense_blocks(block: nn.Module) -> list[list[Layer]]:
+def _released_name(name: str, last: int) -> str:
+    for pattern, released in _SPELLINGS:
+        if found := pattern.match(name):
+            return found.expand(released) + name[found.end() :]
+    if found := re.match(r"model\.(\d+)\.", name):
+        # Convolution k of those that enlarge is number 3 k; two more follow, with an activation between.
+        up, rest = divmod(int(found[1]), 3)
+        counted = {last - 2: "conv_hr.", last: "conv_last."}
+        return counted.get(int(found[1]), f"conv_up{up}." if rest == 0 else found[0]) + name[found.end() :]
+    return name
+
+
+def _numbers(state: Mapping[str, Any], prefix: str) -> set[int]:
+    """The numbers that follow a prefix in the names."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
+    return {int(found[1]) for name in state if (found := pattern.match(name))}
+
+
+def _dense_blocks(reader: LayerReader, name: str, width: int) -> list[list[Layer]]:
     """The five convolutions of each of the three dense blocks."""
-    found = []
-    for one in (getattr(block, name, None) for name in ("RDB1", "RDB2", "RDB3")):
-        require(isinstance(one, nn.Module) and getattr(one, "conv1x1", None) is None)
-        assert isinstance(one, nn.Module)
-        parts = [list(one.get_submodule(f"conv{index}").children()) for index in range(1, 6)]
-        require(all(len(part) == 2 and _is_leaky(part[1]) for part in parts[:4]) and len(parts[4]) == 1)
-        found.append([read_convolution(part[0]) for part in parts])
-        require(all(layer.weight.shape[0] == GROWTH for layer in found[-1][:4]))
-    return found
+    return [
+        [
+            reader.take_layer(
+                f"{name}.rdb{block}.conv{index}", GROWTH if index < 5 else width, width + (index - 1) * GROWTH
+            )
+            for index in range(1, 6)
+        ]
+        for block in (1, 2, 3)
+    ]
 
 
 class _Writer:

@@ -6,49 +6,53 @@ pixel itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
 
 from gfprestore.native.convolutions import require
+from gfprestore.native.layers import CHANNELS, Layer, LayerReader, length_of
 from gfprestore.native.library import Library
 from gfprestore.native.operands import Epilogue, Features, Floats
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.torch_layers import CHANNELS, Layer, read_convolution
 
 
 class Srvgg:
-    """The convolutions of an SRVGGNetCompact, each with the slopes of what follows it."""
+    """The convolutions of an SRVGGNetCompact, each with the slopes of the PReLU that follows it."""
 
     shuffle = 1
 
-    def __init__(self, network: nn.Module, library: Library) -> None:
-        """Read them off spandrel's network.
+    def __init__(self, state: Mapping[str, NDArray[Any]], library: Library) -> None:
+        """Read them.
+
+        Args:
+            state: Bare state dict: convolutions and PReLUs in turn, as `body.0`, `body.1` and so on.
+            library: The kernels.
 
         Raises:
-            ValueError: It is built otherwise, or its widths do not fit the kernels.
+            ValueError: It is another network's, or its widths do not fit the kernels.
         """
-        # Its layers do not tell: another network of the same might add something else than the pixel itself.
-        require(type(network).__name__ == "SRVGGNetCompact")
-        body, upsampler = list(network.get_submodule("body").children()), network.get_submodule("upsampler")
-        require(isinstance(upsampler, nn.PixelShuffle) and len(body) % 2 == 1)
-        self.factor = int(upsampler.upscale_factor)  # type: ignore[arg-type]
-        layers = [read_convolution(layer) for layer in body[::2]]
-        first, *middle, last = layers
-        self.width = len(first.bias)
-        require(first.weight.shape[1] == CHANNELS and len(last.bias) == CHANNELS * self.factor**2)
-        require(
-            self.width % library.panel == 0 and all(layer.weight.shape[:2] == (self.width,) * 2 for layer in middle)
-        )
-        require(last.weight.shape[1] == self.width)
-        self.slopes = [_read_slopes(layer, self.width) for layer in body[1::2]]
+        reader = LayerReader(state)
+        self.width = width = length_of(state, "body.0.weight")
+        # Of every layer but the last a weight and a bias, and one weight for what follows it.
+        count = (len(state) - 2) // 3
+        self.factor = math.isqrt(length_of(state, f"body.{2 * count}.weight") // CHANNELS)
+        require(self.factor > 0 and width % library.panel == 0)
+        layers = [reader.take_layer("body.0", width, CHANNELS)]
+        layers += [reader.take_layer(f"body.{2 * index}", width, width) for index in range(1, count)]
+        layers += [reader.take_layer(f"body.{2 * count}", CHANNELS * self.factor**2, width)]
+        self.slopes = [reader.take(f"body.{2 * index + 1}.weight", (width,)) for index in range(count)]
+        reader.finish()
         first, *middle, last = _turn(layers, self.slopes)
         self.layers = [first.filled(inputs=library.panel), *middle]
         self.last = last.filled(outputs=library.panel)
         self.inputs = self.layers[0].weight.shape[1]
-        self.bytes_per_pixel = 4.0 * (2 * self.width + len(self.last.bias) + 2 * CHANNELS * self.factor**2)
+        self.reach = len(layers)
+        self.bytes_per_pixel = 4.0 * (2 * width + len(self.last.bias) + 2 * CHANNELS * self.factor**2)
 
     def write(self, builder: ProgramBuilder, x: Features) -> Features:
         """Write the network's steps; see `TileNetwork.write`."""
@@ -80,13 +84,3 @@ def _turn(layers: Sequence[Layer], slopes: Sequence[Floats]) -> list[Layer]:
         turned.append(Layer(weight, layer.bias * after))
         before = after
     return turned
-
-
-def _read_slopes(layer: nn.Module, width: int) -> Floats:
-    """Slopes below zero of every channel."""
-    if isinstance(layer, nn.PReLU):
-        slopes = layer.weight.detach().numpy()
-        require(len(slopes) in (1, width))
-        return np.ascontiguousarray(np.broadcast_to(slopes, width))
-    require(isinstance(layer, nn.ReLU | nn.LeakyReLU))
-    return np.full(width, getattr(layer, "negative_slope", 0.0), np.float32)

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from gfprestore.engine import Engine
+from gfprestore.native.layers import CHANNELS
 from gfprestore.native.library import Library, library_for
 from gfprestore.native.operands import Array, Features, Floats
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.native.rrdb import Rrdb
 from gfprestore.native.running import Crew, Program
 from gfprestore.native.srvgg import Srvgg
-from gfprestore.native.torch_layers import CHANNELS
 from gfprestore.outofmemory import out_of_memory
 
 
 class TileNetwork(Protocol):
     """A network packed for the kernels."""
+
+    @property
+    def factor(self) -> int:
+        """Ratio of a result's side to its photo's."""
+        ...
+
+    @property
+    def reach(self) -> int:
+        """How far it looks, in pixels of its first features: at most a pixel for each convolution."""
+        ...
 
     @property
     def shuffle(self) -> int:
@@ -136,32 +145,23 @@ class NativeUpscalerEngine:
         return np.clip(self._network.finish(self._program.found(), tile), 0, 1)
 
 
-def build_native_upscaler(network: nn.Module, precision: str, other: Callable[[], Engine]) -> Engine | None:
-    """The engine, or None where something else runs the network better or at all.
+def read_tile_network(state: Mapping[str, NDArray[Any]], precision: str) -> TileNetwork | None:
+    """Read a network that the kernels run off its state dict.
 
     Args:
-        network: spandrel's.
+        state: Bare, of arrays of any float type.
         precision: `fp32` or `bf16`.
-        other: Builds the engine that runs what is too small for tiles.
+
+    Returns:
+        The network, or None where something else runs it better or at all.
     """
     library = library_for(precision)
-    layers = None if library is None else _read_layers(network, library)
-    if library is None or layers is None:
+    if library is None:
         return None
-    return NativeUpscalerEngine(layers, library, precision, other)
-
-
-def runs_natively(network: nn.Module, precision: str) -> bool:
-    """Whether `build_native_upscaler` has an engine for spandrel's network."""
-    library = library_for(precision)
-    return library is not None and _read_layers(network, library) is not None
-
-
-def _read_layers(network: nn.Module, library: Library) -> TileNetwork | None:
-    kinds: tuple[Callable[[nn.Module, Library], TileNetwork], ...] = (Rrdb, Srvgg)
+    kinds: tuple[Callable[[Mapping[str, NDArray[Any]], Library], TileNetwork], ...] = (Rrdb, Srvgg)
     for read in kinds:
         try:
-            return read(network, library)
-        except (ValueError, AttributeError, IndexError):  # another network
+            return read(state, library)
+        except ValueError:  # another network
             continue
     return None

@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gfprestore.background import load_network
 from gfprestore.engine import resolve_precision
 from gfprestore.errors import UsageError
 from gfprestore.resize import resize_photo
-from gfprestore.upscaling.network import NetworkUpscaler, UpscalingNetwork, load_upscaling_network
+from gfprestore.upscaling.network import UpscalingNetwork, load_upscaling_network
 from gfprestore.upscaling.package import PackageUpscaler
 from gfprestore.upscaling.tiles import TileGrid
+from gfprestore.upscaling.upscaler import NetworkUpscaler
 from gfprestore.weights import read_state_dict
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -94,7 +96,7 @@ def main() -> None:
     name, theirs = official(network, state, arguments.tile)
     ways = {f"{name}, tile {arguments.tile}, fp32": theirs}
     for precision in dict.fromkeys(("fp32", resolve_precision("auto", "cpu"))):
-        ours = NetworkUpscaler(load_upscaling_network(weights, state), device="cpu", precision=precision)
+        ours = NetworkUpscaler(load_network(weights, state, "cpu", precision), device="cpu", precision=precision)
         ours.upscale(resize_photo(pixels, (64, 64)), (128, 128))
         ways[f"gfprestore, {precision}"] = lambda image, ours=ours: ours.upscale(image, size)
 

@@ -28,12 +28,13 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 from fakes import fake_models  # noqa: E402  # the folders must be known first
 
-from gfprestore.background import LANCZOS  # noqa: E402
+from gfprestore.background import LANCZOS, load_network  # noqa: E402
 from gfprestore.engine import Engine, resolve_precision  # noqa: E402
 from gfprestore.folders import plan_jobs  # noqa: E402
 from gfprestore.options import RestoreOptions  # noqa: E402
 from gfprestore.pipeline import restore_photos  # noqa: E402
 from gfprestore.report import Restored  # noqa: E402
+from gfprestore.upscaling.upscaler import NetworkUpscaler  # noqa: E402
 from gfprestore.weights import read_state_dict  # noqa: E402
 
 WEIGHTS = PROJECT.parent / "shared/weights/RealESRGAN_x2plus_fp16.pth"
@@ -84,12 +85,9 @@ def run_way(way: str, folder: Path, weights: Path) -> None:
     """Do the whole job one way, in this process, and print the peak."""
     upscaler = LANCZOS
     if way == "real-esrgan":
-        # Here, since a run with Lanczos imports no torch either.
-        from gfprestore.upscaling.network import NetworkUpscaler, build_upscaling_engine, load_upscaling_network
-
-        network = load_upscaling_network("x2plus", read_state_dict(weights))
         precision = resolve_precision("auto", "cpu")
-        engine = OnceEngine(build_upscaling_engine(network, "cpu", precision))
+        network = load_network("x2plus", read_state_dict(weights), "cpu", precision)
+        engine = OnceEngine(network.build_engine("cpu", precision))
         upscaler = NetworkUpscaler(network, device="cpu", precision=precision, engine=engine)
     start = time.perf_counter()
     jobs = plan_jobs([folder / "in"], folder / way)

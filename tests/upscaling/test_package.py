@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from gfprestore.background import load_network
 from gfprestore.errors import DeviceError, UsageError
 from gfprestore.resize import resize_photo
-from gfprestore.upscaling.network import NetworkUpscaler, load_upscaling_network
 from gfprestore.upscaling.package import PackageUpscaler
+from gfprestore.upscaling.upscaler import NetworkUpscaler
 from gfprestore.weights import read_state_dict
 
 PRE_PAD = 10
@@ -114,6 +115,6 @@ def test_parity_with_the_package(real_weights: Path, file: str, factor: int) -> 
     size = 54 * factor, 42 * factor
     theirs = PackageUpscaler(state, factor, device="cpu").upscale(pixels, size).astype(np.float64)
     frame = np.pad(pixels, ((0, PRE_PAD), (0, PRE_PAD), (0, 0)), mode="reflect")
-    upscaler = NetworkUpscaler(load_upscaling_network(file, state), device="cpu", precision="fp32")
+    upscaler = NetworkUpscaler(load_network(file, state, "cpu", "fp32"), device="cpu", precision="fp32")
     ours = upscaler.upscale(frame, (64 * factor, 52 * factor))[: size[1], : size[0]].astype(np.float64)
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) <= 1e-3

@@ -10,7 +10,8 @@ from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import nn
 
-from gfprestore.upscaling.reach import overlap_for, reach_of
+from gfprestore.upscaling.overlap import overlap_for
+from gfprestore.upscaling.reach import reach_of
 
 
 def farthest_change(network: nn.Module, factor: int, side: int = 96) -> int:
