@@ -80,6 +80,10 @@ class Layers:
         """Raise ValueError where more is there than was read: another network, which only shares some names."""
         require(not self._unread)
 
+    def convolution(self, name: str, outputs: int, inputs: int) -> Kernel:
+        """A 3x3 convolution with a bias; raises as `read` does."""
+        return Kernel(self.read(f"{name}.weight", outputs, inputs, 3, 3), self.read(f"{name}.bias", outputs))
+
     def fused(self, name: str, normalisation: str, outputs: int, inputs: int, side: int) -> Kernel:
         """A convolution without bias and the normalisation after it; raises as `read` does."""
         weight = self.read(f"{name}.weight", outputs, inputs, side, side)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from gfprestore.native.convolutions import Product, Writer
 from gfprestore.native.library import Library, library_for
-from gfprestore.native.operands import Features, Flag, Kind
+from gfprestore.native.operands import CHANNELS, Features, Flag, Kind
 from gfprestore.native.program import ProgramBuilder
-from gfprestore.native.retinaface import CHANNELS, LEAK, PRIORS, ROW, Bottleneck, Retinaface, Separable
+from gfprestore.native.retinaface import LEAK, PRIORS, ROW, Bottleneck, Retinaface, Separable
 from gfprestore.native.running import Crew, Memory, Program
 from gfprestore.outofmemory import out_of_memory
 

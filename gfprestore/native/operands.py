@@ -13,6 +13,9 @@ Array = NDArray[Any]
 
 Floats = NDArray[np.float32]
 
+CHANNELS = 3
+"""Of a photo."""
+
 
 class Kind(IntEnum):
     """Kinds of steps, in the order of program.h."""

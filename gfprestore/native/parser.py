@@ -17,12 +17,9 @@ from numpy.typing import NDArray
 from gfprestore.native.convolutions import Kernel, Layers, Product, Writer
 from gfprestore.native.engine import FaceEngine
 from gfprestore.native.library import Library, library_for
-from gfprestore.native.operands import Array, Epilogue, Features, Flag, Floats
+from gfprestore.native.operands import CHANNELS, Array, Epilogue, Features, Flag, Floats
 from gfprestore.native.program import ProgramBuilder
 from gfprestore.native.running import Program
-
-CHANNELS = 3
-"""Of a face."""
 
 STAGES = ((1, 64), (2, 128), (3, 256), (4, 512))
 """Of the backbone, with their channels; all but the first halve."""

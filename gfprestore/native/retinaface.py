@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from gfprestore.native.convolutions import Kernel, Layers, Product
 from gfprestore.native.library import Library
-from gfprestore.native.operands import Array
-
-CHANNELS = 3
-"""Of a photo; the official network takes them as BGR."""
+from gfprestore.native.operands import CHANNELS, Array
 
 ROW = 15
 """Numbers for a prior: score, four of the box, ten of the landmarks."""

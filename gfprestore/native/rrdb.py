@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.native.convolutions import require
-from gfprestore.native.layers import CHANNELS, Layer, LayerReader, length_of
+from gfprestore.native.convolutions import Kernel, Layers, require, up
 from gfprestore.native.library import Library
-from gfprestore.native.operands import Epilogue, Features, Flag, Floats
+from gfprestore.native.operands import CHANNELS, Epilogue, Features, Flag, Floats
 from gfprestore.native.program import ProgramBuilder
 
 GROWTH = 32
@@ -53,27 +52,27 @@ class Rrdb:
             library: The kernels.
 
         Raises:
-            ValueError: It is another network's, or its widths do not fit the kernels.
+            KeyError, ValueError: It is another network's, or its widths do not fit the kernels.
         """
         state = _with_released_names(state)
-        reader = LayerReader(state)
-        self.width = width = length_of(state, "conv_first.weight")
-        given = length_of(state, "conv_first.weight", axis=1)
-        require(given in _UNSHUFFLED)
+        layers = Layers(state, library, half=False)
+        width, given = state["conv_first.weight"].shape[:2]
+        require(width > 0 and given in _UNSHUFFLED)
+        self.width = width
         self.shuffle = _UNSHUFFLED[given]
-        first = reader.take_layer("conv_first", width, given)
-        self.blocks = [_dense_blocks(reader, f"body.{index}", width) for index in range(len(_numbers(state, "body.")))]
-        self.last_of_trunk = reader.take_layer("conv_body", width, width)
+        first = layers.convolution("conv_first", width, given)
+        self.blocks = [_dense_blocks(layers, f"body.{index}", width) for index in range(len(_numbers(state, "body.")))]
+        self.last_of_trunk = layers.convolution("conv_body", width, width)
         ups = len(_numbers(state, "conv_up"))
-        self.upsampled = [reader.take_layer(f"conv_up{index}", width, width) for index in range(1, ups + 1)]
-        self.before_last = reader.take_layer("conv_hr", width, width)
-        last = reader.take_layer("conv_last", CHANNELS, width)
-        reader.finish()
+        self.upsampled = [layers.convolution(f"conv_up{index}", width, width) for index in range(1, ups + 1)]
+        self.before_last = layers.convolution("conv_hr", width, width)
+        last = layers.convolution("conv_last", CHANNELS, width)
+        layers.require_all_read()
         self.factor, rest = divmod(2**ups, self.shuffle)
         require(rest == 0 and len(self.blocks) > 0)
         require(width % library.panel == 0 and library.panel <= GROWTH)
-        self.first, self.last = first.filled(inputs=library.panel), last.filled(outputs=library.panel)
-        self.inputs = self.first.weight.shape[1]
+        self.inputs = up(given, library.panel)
+        self.first, self.last = layers.widen(first, self.inputs, width), layers.widen(last, width, library.panel)
         self.reach = 1 + 15 * len(self.blocks) + 1 + ups + 2
         self.bytes_per_pixel = 2.0 * 4 * width * self.factor**2
 
@@ -110,11 +109,11 @@ def _numbers(state: Mapping[str, Any], prefix: str) -> set[int]:
     return {int(found[1]) for name in state if (found := pattern.match(name))}
 
 
-def _dense_blocks(reader: LayerReader, name: str, width: int) -> list[list[Layer]]:
+def _dense_blocks(layers: Layers, name: str, width: int) -> list[list[Kernel]]:
     """The five convolutions of each of the three dense blocks."""
     return [
         [
-            reader.take_layer(
+            layers.convolution(
                 f"{name}.rdb{block}.conv{index}", GROWTH if index < 5 else width, width + (index - 1) * GROWTH
             )
             for index in range(1, 6)
@@ -141,7 +140,7 @@ class _Writer:
     def _dense(self, size: tuple[int, int]) -> Features:
         return self._builder.features(size, self._width + 4 * GROWTH)
 
-    def _block(self, x: Features, block: Sequence[Sequence[Layer]]) -> Features:
+    def _block(self, x: Features, block: Sequence[Sequence[Kernel]]) -> Features:
         """Three dense blocks; `x` lies in the first one's buffer."""
         start, width = x, self._width
         for index, layers in enumerate(block):
@@ -160,7 +159,7 @@ class _Writer:
     def _convolve(
         self,
         x: Features,
-        layer: Layer,
+        layer: Kernel,
         *,
         slope: float = 1.0,
         share: float = 1.0,

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfprestore.native.convolutions import require
-from gfprestore.native.layers import CHANNELS, Layer, LayerReader, length_of
+from gfprestore.native.convolutions import Kernel, Layers, require, up
 from gfprestore.native.library import Library
-from gfprestore.native.operands import Epilogue, Features, Floats
+from gfprestore.native.operands import CHANNELS, Epilogue, Features, Floats
 from gfprestore.native.program import ProgramBuilder
 
 
@@ -34,23 +33,23 @@ class Srvgg:
             library: The kernels.
 
         Raises:
-            ValueError: It is another network's, or its widths do not fit the kernels.
+            KeyError, ValueError: It is another network's, or its widths do not fit the kernels.
         """
-        reader = LayerReader(state)
-        self.width = width = length_of(state, "body.0.weight")
+        reader = Layers(state, library, half=False)
+        self.width = width = state["body.0.bias"].size
         # Of every layer but the last a weight and a bias, and one weight for what follows it.
         count = (len(state) - 2) // 3
-        self.factor = math.isqrt(length_of(state, f"body.{2 * count}.weight") // CHANNELS)
-        require(self.factor > 0 and width % library.panel == 0)
-        layers = [reader.take_layer("body.0", width, CHANNELS)]
-        layers += [reader.take_layer(f"body.{2 * index}", width, width) for index in range(1, count)]
-        layers += [reader.take_layer(f"body.{2 * count}", CHANNELS * self.factor**2, width)]
-        self.slopes = [reader.take(f"body.{2 * index + 1}.weight", (width,)) for index in range(count)]
-        reader.finish()
+        self.factor = math.isqrt(state[f"body.{2 * count}.bias"].size // CHANNELS)
+        require(self.factor > 0 and width > 0 and width % library.panel == 0)
+        layers = [reader.convolution("body.0", width, CHANNELS)]
+        layers += [reader.convolution(f"body.{2 * index}", width, width) for index in range(1, count)]
+        layers += [reader.convolution(f"body.{2 * count}", CHANNELS * self.factor**2, width)]
+        self.slopes = [reader.read(f"body.{2 * index + 1}.weight", width) for index in range(count)]
+        reader.require_all_read()
         first, *middle, last = _turn(layers, self.slopes)
-        self.layers = [first.filled(inputs=library.panel), *middle]
-        self.last = last.filled(outputs=library.panel)
-        self.inputs = self.layers[0].weight.shape[1]
+        self.inputs = library.panel
+        self.layers = [reader.widen(first, self.inputs, width), *middle]
+        self.last = reader.widen(last, width, up(len(last.bias), library.panel))
         self.reach = len(layers)
         self.bytes_per_pixel = 4.0 * (2 * width + len(self.last.bias) + 2 * CHANNELS * self.factor**2)
 
@@ -71,7 +70,7 @@ class Srvgg:
         return picture.reshape(height * factor, width * factor, CHANNELS)
 
 
-def _turn(layers: Sequence[Layer], slopes: Sequence[Floats]) -> list[Layer]:
+def _turn(layers: Sequence[Kernel], slopes: Sequence[Floats]) -> list[Kernel]:
     """Let channels of a slope above 1 be computed with the other sign, which the next layer takes back.
 
     The kernels' leaky ReLU is the larger of x and slope * x; with such a slope it is the smaller, so that of -x is
@@ -81,6 +80,6 @@ def _turn(layers: Sequence[Layer], slopes: Sequence[Floats]) -> list[Layer]:
     for layer, slope in zip_longest(layers, slopes):
         after = np.ones(len(layer.bias), np.float32) if slope is None else np.where(slope > 1, np.float32(-1), 1)
         weight = layer.weight * after[:, None, None, None] * before[:, None, None]  # [O I 3 3]
-        turned.append(Layer(weight, layer.bias * after))
+        turned.append(Kernel(weight, layer.bias * after))
         before = after
     return turned

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfprestore.engine import Engine
-from gfprestore.native.layers import CHANNELS
 from gfprestore.native.library import Library, library_for
-from gfprestore.native.operands import Array, Features, Floats
+from gfprestore.native.operands import CHANNELS, Array, Features, Floats
 from gfprestore.native.program import SMALLEST_TILED, ProgramBuilder
 from gfprestore.native.rrdb import Rrdb
 from gfprestore.native.running import Crew, Program
@@ -162,6 +161,6 @@ def read_tile_network(state: Mapping[str, NDArray[Any]], precision: str) -> Tile
     for read in kinds:
         try:
             return read(state, library)
-        except ValueError:  # another network
+        except (KeyError, ValueError):  # another network
             continue
     return None
