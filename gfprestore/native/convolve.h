@@ -7,13 +7,18 @@
 #include "multiply.h"
 #include "scatter.h"
 
-#define FEWEST_TILES 24 /* in a block: a multiple of every ROWS */
+/* Tiles in a block at least: multiples of every ROWS. Large ones take 1.8 times the memory, and what they save by
+   reading the weights for twice as many costs more when their values and products leave the cache. */
+#define FEWEST_TILES 24
+#define FEWEST_LARGE_TILES 12
 #define PADDING 16 /* floats after every plane of a block: equal offsets in many planes would share a few cache lines */
 
 /* As many tiles as are multiplied for so many. */
 INLINE int whole_rows(int tiles) { return (tiles + ROWS - 1) / ROWS * ROWS; }
 
 INLINE int tile_of(const Step *s) { return s->flags & LARGE_TILES ? 6 : 4; }
+
+static inline int fewest_tiles(const Step *s) { return s->flags & LARGE_TILES ? FEWEST_LARGE_TILES : FEWEST_TILES; }
 
 static inline int count_all_tiles(const Step *s) {
     return count_tiles(s->height, tile_of(s)) * count_tiles(s->width, tile_of(s));
@@ -63,7 +68,7 @@ static double time_of(const Step *s, Split split, int threads, int half) {
 
 /* The largest block whose values and products stay near, or of so many tiles that reading its weights is worth it. */
 static int most_tiles(const Step *s, Index memory) {
-    int tiles = FEWEST_TILES;
+    int tiles = fewest_tiles(s);
     while (tiles < count_all_tiles(s) && winograd_memory(s, tiles + ROWS) <= memory) tiles += ROWS;
     return tiles;
 }

@@ -22,6 +22,8 @@ INLINE void add_products(const float *a, Index stride_a, const float *u, int dep
     const float *groups[ROWS / GROUP];
 #pragma GCC unroll 4
     for (int group = 0; group < ROWS / GROUP; group++) groups[group] = a + group * GROUP * stride_a;
+    /* Some processors start no more than four instructions at a time, of which counting takes its share. */
+#pragma GCC unroll 4
     for (int i = 0; i < depth; i++, u += PANEL) {
         __builtin_prefetch(u + AHEAD * PANEL);
         if (vectors > 1) __builtin_prefetch(u + AHEAD * PANEL + LANES);

@@ -159,7 +159,7 @@ EXPORT void pack_winograd(const float *w, int outputs, int inputs, void *packed,
 EXPORT Index scratch_size(const Step *steps, int count, Index memory) {
     for (int i = 0; i < count; i++) {
         int tiled = steps[i].kind == STEP_WINOGRAD;
-        Index least_size = 4 * (tiled ? winograd_memory(steps + i, FEWEST_TILES) : product_memory(steps + i));
+        Index least_size = 4 * (tiled ? winograd_memory(steps + i, fewest_tiles(steps + i)) : product_memory(steps + i));
         if (least_size > memory) memory = least_size;
     }
     return memory;

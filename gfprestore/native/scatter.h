@@ -26,31 +26,42 @@ INLINE void add_doubled_residual(const Window *at, int c, int tile, Outputs y) {
     }
 }
 
-INLINE void transform_tile(const Step *s, Index pixel, int c, int rows, int columns, int rounded, Outputs y) {
-    int reached = s->channels_out - s->kept;
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) {
-            Index at = (pixel + (Index)i * s->width + j) * reached + c - s->kept;
-            y[i][j] = y[i][j] * load_as(s->scale, at, rounded) + load_as(s->shift, at, rounded);
-        }
+/* What follows the convolution for a vector of channels, see `activate`: read once for all pixels of a tile. */
+typedef struct {
+    Vector gain, bias, slope;
+    const float *noise;
+} After;
+
+INLINE After find_after(const Step *s, int c) {
+    Vector gain = s->gain ? load(s->gain + c) : (Vector){0} + 1, bias = s->bias ? load(s->bias + c) : (Vector){0};
+    return (After){gain, bias, slope_of(s, c), s->noise ? noise_of(s, c) : NULL};
 }
 
-/* What follows the convolution; see `activate`, whose vectors are read once here. */
-INLINE void activate_tile(const Step *s, Index pixel, int c, int rows, int columns, Outputs y) {
-    Vector gain = s->gain ? load(s->gain + c) : (Vector){0} + 1, bias = s->bias ? load(s->bias + c) : (Vector){0};
-    Vector slope = slope_of(s, c);
-    const float *noise = s->noise ? noise_of(s, c) : NULL;
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) {
-            Vector value = y[i][j] * gain + bias;
-            if (noise) value += noise_at(s, noise, pixel + (Index)i * s->width + j);
-            y[i][j] = leaky(value, slope);
-        }
+INLINE void transform_row(const Step *s, Index pixel, int c, int columns, int rounded, Vector *y) {
+    int reached = s->channels_out - s->kept;
+    for (int j = 0; j < columns; j++) {
+        Index at = (pixel + j) * reached + c - s->kept;
+        y[j] = y[j] * load_as(s->scale, at, rounded) + load_as(s->shift, at, rounded);
+    }
+}
+
+/* Pixels side by side, from `pixel` on. */
+INLINE void activate_row(const Step *s, const After *after, Index pixel, int c, int columns, Vector *y) {
+    for (int j = 0; j < columns; j++) {
+        Vector value = y[j] * after->gain + after->bias;
+        if (after->noise) value += noise_at(s, after->noise, pixel + j);
+        y[j] = leaky(value, after->slope);
+    }
     if (!s->scale || c < s->kept) return;
     if (s->flags & ROUNDED_TRANSFORM)
-        transform_tile(s, pixel, c, rows, columns, 1, y);
+        transform_row(s, pixel, c, columns, 1, y);
     else
-        transform_tile(s, pixel, c, rows, columns, 0, y);
+        transform_row(s, pixel, c, columns, 0, y);
+}
+
+INLINE void activate_tile(const Step *s, Index pixel, int c, int rows, int columns, Outputs y) {
+    After after = find_after(s, c);
+    for (int i = 0; i < rows; i++) activate_row(s, &after, pixel + (Index)i * s->width, c, columns, y[i]);
 }
 
 /* Means of 2 x 2; `corner` is the first pixel of the tile among them. */
@@ -64,25 +75,33 @@ INLINE void store_halved(const Step *s, Index corner, int c, int rows, int colum
 }
 
 /* Only as many channels as y has: the last panel may have more. */
-INLINE void store_channels(const Step *s, Index pixel, int c, Vector value, int is_far) {
-    float *y = (float *)s->y + pixel * s->stride_out + c;
-    if (s->stride_out < LANES) {
-        if (c == 0) memcpy(y, &value, 4 * s->stride_out);
+INLINE void store_row(const Step *s, Index pixel, int c, int columns, int is_far, const Vector *y) {
+    Index stride = s->stride_out;
+    float *to = (float *)s->y + pixel * stride + c;
+    if (stride < LANES) {
+        for (int j = 0; j < columns && c == 0; j++) memcpy(to + j * stride, y + j, 4 * stride);
     } else if (is_far)
-        store_past_cache(y, value);
+        for (int j = 0; j < columns; j++) store_past_cache(to + j * stride, y[j]);
     else
-        store(y, value);
+        for (int j = 0; j < columns; j++) store(to + j * stride, y[j]);
 }
 
-/* From products m[products][tiles][channels_out] at `place` of a plane to outputs. */
-INLINE void read_products(const float *m, Index place, Index plane, int tile, Outputs y) {
-    Vector half_way[LARGEST_TILE][LARGEST_WINDOW];
+typedef Vector OutputColumns[LARGEST_TILE][LARGEST_WINDOW];
+
+/* m A of products m[products][tiles][channels_out] at `place` of a plane, column by column. */
+INLINE void read_columns(const float *m, Index place, Index plane, int tile, OutputColumns half_way) {
     for (int j = 0; j < window_of(tile); j++) {
         Vector column[LARGEST_WINDOW], out[LARGEST_TILE];
         for (int i = 0; i < window_of(tile); i++) column[i] = load(m + (i * window_of(tile) + j) * plane + place);
         to_outputs(column, out, tile);
         for (int i = 0; i < tile; i++) half_way[i][j] = out[i];
     }
+}
+
+/* From such products to outputs. */
+INLINE void read_products(const float *m, Index place, Index plane, int tile, Outputs y) {
+    OutputColumns half_way;
+    read_columns(m, place, plane, tile, half_way);
     for (int i = 0; i < tile; i++) to_outputs(half_way[i], y[i], tile);
 }
 
@@ -129,29 +148,42 @@ static void scatter_rounded_tiles(const Step *s, int first, int tiles, int from,
 }
 #endif
 
-INLINE void add_residual(const Step *s, Index corner, int c, int rows, int columns, Outputs y) {
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++)
-            y[i][j] += load(s->residual + (corner + (Index)i * s->width + j) * s->stride_residual + c);
+INLINE void add_residual(const Step *s, Index pixel, int c, int columns, Vector *y) {
+    const float *residual = s->residual + pixel * s->stride_residual + c;
+    for (int j = 0; j < columns; j++) y[j] += load(residual + (Index)j * s->stride_residual);
 }
 
-/* As many rows and columns of a tile as lie inside, to the features. */
-INLINE void finish_tile(const Step *s, int ty, int tx, int c, const Window *residual, int flags, int tile, int rows,
-                        int columns, Outputs y) {
+/* As many rows and columns of a tile as lie inside, to the features, row by row: so a row's outputs stay in registers. */
+INLINE void finish_rows(const Step *s, const float *m, Index place, Index plane, Index corner, int c, int flags, int tile,
+                        int rows, int columns) {
+    OutputColumns half_way;
+    read_columns(m, place, plane, tile, half_way);
+    After after = find_after(s, c);
     int is_far = is_large(s);
-    Index corner = (Index)tile * ty * s->width + tile * tx;
-    if (flags & ADDS_FIRST) add_residual(s, corner, c, rows, columns, y);
+    for (int i = 0; i < rows; i++) {
+        Vector y[LARGEST_TILE];
+        Index pixel = corner + (Index)i * s->width;
+        to_outputs(half_way[i], y, tile);
+        if (flags & ADDS_FIRST) add_residual(s, pixel, c, columns, y);
+        activate_row(s, &after, pixel, c, columns, y);
+        if (s->residual && !(flags & ADDS_FIRST)) add_residual(s, pixel, c, columns, y);
+        store_row(s, pixel, c, columns, is_far, y);
+    }
+}
+
+/* The same where rows belong together: halved in pairs, or added to what is doubled. */
+INLINE void finish_whole(const Step *s, const float *m, Index place, Index plane, Index corner, Index half_corner, int c,
+                         const Window *residual, int flags, int tile, int rows, int columns) {
+    Outputs y;
+    read_products(m, place, plane, tile, y);
     activate_tile(s, corner, c, rows, columns, y);
     if (flags & HALVES_OUTPUT) {
-        store_halved(s, (Index)tile / 2 * ty * (s->width / 2) + tile / 2 * tx, c, rows, columns, y);
+        store_halved(s, half_corner, c, rows, columns, y);
         return;
     }
-    if (flags & DOUBLES_RESIDUAL)
-        add_doubled_residual(residual, c, tile, y);
-    else if (s->residual && !(flags & ADDS_FIRST))
-        add_residual(s, corner, c, rows, columns, y);
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) store_channels(s, corner + (Index)i * s->width + j, c, y[i][j], is_far);
+    add_doubled_residual(residual, c, tile, y);
+    int is_far = is_large(s);
+    for (int i = 0; i < rows; i++) store_row(s, corner + (Index)i * s->width, c, columns, is_far, y[i]);
 }
 
 /* The channels from `from` up to `to`. */
@@ -161,15 +193,22 @@ INLINE void scatter_tiles_as(const Step *s, int first, int tiles, int from, int 
     for (int t = 0; t < tiles; t++) {
         int ty = (first + t) / across, tx = (first + t) % across;
         int rows = least(tile, s->height - tile * ty), columns = least(tile, s->width - tile * tx);
+        int is_whole = rows == tile && columns == tile;
+        Index corner = (Index)tile * ty * s->width + tile * tx;
+        Index half_corner = (Index)tile / 2 * ty * (s->width / 2) + tile / 2 * tx;
         Window at = {0};
         if (doubles) at = find_half_window(s->residual, s->height / 2, s->width / 2, s->stride_residual, ty, tx, tile, 0);
         for (int c = from; c < to; c += LANES) {
-            Outputs y;
-            read_products(m, (Index)t * s->channels_out + c, plane, tile, y);
-            if (rows == tile && columns == tile)
-                finish_tile(s, ty, tx, c, &at, flags, tile, tile, tile, y);
+            Index place = (Index)t * s->channels_out + c;
+            if (flags & (HALVES_OUTPUT | DOUBLES_RESIDUAL)) {
+                if (is_whole)
+                    finish_whole(s, m, place, plane, corner, half_corner, c, &at, flags, tile, tile, tile);
+                else
+                    finish_whole(s, m, place, plane, corner, half_corner, c, &at, flags, tile, rows, columns);
+            } else if (is_whole)
+                finish_rows(s, m, place, plane, corner, c, flags, tile, tile, tile);
             else
-                finish_tile(s, ty, tx, c, &at, flags, tile, rows, columns, y);
+                finish_rows(s, m, place, plane, corner, c, flags, tile, rows, columns);
         }
     }
 }
