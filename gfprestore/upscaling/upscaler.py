@@ -37,8 +37,8 @@ _ALIGNMENT = 24
 _SMALLEST_TILE = 256
 _LARGEST_TILE = 1536
 
-# For a tile, the photo and its result together: beside the 1.2 GB of the libraries and the compiled network a photo of
-# 100 megapixels then stays below 4 GB.
+# For a tile, the photo and its result together: beside the packed network and the libraries, which take 1.2 GB where
+# torch and OpenVINO are among them, a photo of 100 megapixels then stays below 4 GB.
 _PROCESSOR_BUDGET = 8 << 28
 _LEAST_SHARE = 1 / 8
 _GPU_SHARE = 0.5
