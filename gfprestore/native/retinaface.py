@@ -86,7 +86,7 @@ class Retinaface:
             stem, width, widths = layers.fused("body.stage1.0.0", "body.stage1.0.1", 8, CHANNELS, 3), 64, (64, 128, 256)
         else:
             stem, width, widths = layers.fused("body.conv1", "body.bn1", 64, CHANNELS, 7), 256, (512, 1024, 2048)
-        self.stem = layers.product(Kernel(stem.weight[:, ::-1], stem.bias), exact=True)  # photos are RGB
+        self.stem = layers.product(Kernel(stem.weight[:, ::-1], stem.bias), exact=True)  # photos are RGB, it takes BGR
         self.stages = _read_mobile(layers) if self.is_mobile else _read_resnet(layers)
         self.slope = LEAK if self.is_mobile else 0.0
         """Below zero, of the layers after the backbone."""

@@ -86,9 +86,11 @@ class Rrdb:
 
 
 def _with_released_names(state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The state dict under the names of Real-ESRGAN's weights, where its own are known."""
+    """The state dict under the names of Real-ESRGAN's weights, where its own are known; raises as `Rrdb` does."""
     last = max(_numbers(state, "model."), default=0)
-    return {_released_name(name, last): array for name, array in state.items()}
+    named = {_released_name(name, last): array for name, array in state.items()}
+    require(len(named) == len(state))  # not twice the same
+    return named
 
 
 def _released_name(name: str, last: int) -> str:

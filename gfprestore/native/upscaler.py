@@ -148,7 +148,7 @@ def read_tile_network(state: Mapping[str, NDArray[Any]], precision: str) -> Tile
     """Read a network that the kernels run off its state dict.
 
     Args:
-        state: Bare, of arrays of any float type.
+        state: Bare or with `module.` before every name, of arrays of any float type.
         precision: `fp32` or `bf16`.
 
     Returns:
@@ -157,6 +157,7 @@ def read_tile_network(state: Mapping[str, NDArray[Any]], precision: str) -> Tile
     library = library_for(precision)
     if library is None:
         return None
+    state = {name.removeprefix("module."): array for name, array in state.items()}
     kinds: tuple[Callable[[Mapping[str, NDArray[Any]], Library], TileNetwork], ...] = (Rrdb, Srvgg)
     for read in kinds:
         try:

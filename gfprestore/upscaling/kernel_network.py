@@ -15,6 +15,7 @@ from gfprestore.upscaling.overlap import overlap_for
 
 # What spandrel's forms of these networks ask for, whose results ours are held against.
 _MULTIPLE_OF_SHRUNK = 4
+_MINIMUM = 2
 
 
 class KernelNetwork:
@@ -35,7 +36,7 @@ class KernelNetwork:
         self.title = title
         self.factor = layers.factor
         self.multiple = _MULTIPLE_OF_SHRUNK if shrinks else 1
-        self.minimum = 2
+        self.minimum = _MINIMUM
         self.overlap = overlap_for(layers.reach * self.multiple, shrinks)
         self._state, self._layers = state, layers
 
@@ -73,7 +74,7 @@ def read_kernel_network(title: str, state: Mapping[str, NDArray[Any]], precision
 
     Args:
         title: What to call it in messages.
-        state: Bare state dict, of any float type.
+        state: Bare state dict or one with `module.` before every name, of any float type.
         precision: `fp32` or `bf16`.
     """
     layers = read_tile_network(state, precision)

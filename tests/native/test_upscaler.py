@@ -211,6 +211,17 @@ def test_a_network_with_anything_missing_changed_or_more_is_another(kind: type[R
     assert read_tile_network({}, "fp32") is None
 
 
+@pytest.mark.parametrize("kind", [Rrdb, Srvgg])
+def test_a_network_trained_on_several_gpus_is_known(kind: type[Rrdb | Srvgg]) -> None:
+    state = {f"module.{name}": array for name, array in arrays(random_network(kind)).items()}
+    assert isinstance(read_tile_network(state, "fp32"), kind)
+
+
+def test_a_network_that_has_two_names_for_one_layer_is_another() -> None:
+    state = arrays(random_rrdb())
+    assert read_tile_network(state | {"conv_first.weight": state["model.0.weight"]}, "fp32") is None
+
+
 @pytest.mark.parametrize("network", [random_rrdb(2), random_rrdb(4), random_srvgg(3)], ids=["x2", "x4", "small"])
 def test_it_asks_of_tiles_what_spandrels_form_asks(network: nn.Module) -> None:
     state = arrays(network)
